@@ -1,0 +1,3 @@
+"""napari-pancluster: unsupervised tissue clusters from serial, differently stained sections."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,208 @@
+"""The subcommands of `pancluster`: parsed options in, a JSON object out.
+
+The science is imported inside each function, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from napari_pancluster._terminal import Reporter
+from napari_pancluster.core.config import (
+    EmbedConfig,
+    MapConfig,
+    SelectConfig,
+    SynthConfig,
+    TrainConfig,
+)
+from napari_pancluster.core.errors import InputError
+
+Options = argparse.Namespace
+Result = dict[str, Any]
+
+
+def demo(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.samples import demo
+
+    return reporter.drive(demo(Path(options.out), warn=reporter.warn))
+
+
+def synth(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.synth import synthesise
+
+    given = _given(options, SynthConfig)
+    made = reporter.drive(synthesise(Path(options.target), _config(SynthConfig, given)))
+    return {
+        "slides": {name: str(path) for name, path in made.slides.items()},
+        "sheet": str(made.sheet),
+        "truth_labels": str(made.truth_labels),
+        "truth_points": str(made.truth_points),
+        "tissues": made.tissues,
+    }
+
+
+def info(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import describe_project, describe_slide
+    from napari_pancluster.core.project import Project, project_path
+
+    path = Path(options.path).expanduser()
+    if path.is_dir() or (not path.exists() and project_path(path).is_dir()):
+        return describe_project(Project.open(path))
+    return describe_slide(path)
+
+
+def new(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.cases import entries_of_options, entries_of_sheet, make_cases
+    from napari_pancluster.core.project import Project
+
+    if options.sheet and options.slide:
+        raise InputError("Both --sheet and --slide were given. Use one of them.")
+    if options.sheet:
+        entries = entries_of_sheet(Path(options.sheet))
+    else:
+        entries = entries_of_options(
+            options.slide, options.mpp, case=options.case, reference=options.reference
+        )
+    cases = make_cases(entries, uncalibrated=options.uncalibrated)
+    for stain in (s for case in cases for s in case.stains if s.mpp is None):
+        reporter.warn(f"{stain.name} has no pixel size; register will estimate its scale.")
+    project = Project.create(Path(options.project), cases)
+    return {"project": str(project.root), "cases": [c.name for c in cases]}
+
+
+def register(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.cases import option_pairs
+    from napari_pancluster.core.pipeline import register
+    from napari_pancluster.core.registration import RegisterConfig
+
+    landmarks = option_pairs(options.landmarks, "--landmarks", "PAS=pairs.csv")
+    task = register(
+        _open(options),
+        _config(RegisterConfig, _config_file(options.config)),
+        cases=[options.case] if options.case else [],
+        stains=options.stain,
+        landmarks={stain: Path(path) for stain, path in landmarks.items()},
+    )
+    return reporter.drive(task)
+
+
+def points(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import map_points
+
+    return map_points(
+        _open(options),
+        case=options.case,
+        from_=options.from_,
+        to=options.to,
+        source=Path(options.source),
+        target=Path(options.target),
+    )
+
+
+def train(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import train_network
+
+    given = _given(options, TrainConfig)
+    _config(TrainConfig, given)
+    return reporter.drive(train_network(_open(options), given, resume=options.resume))
+
+
+def select_k(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import select_clusters
+
+    config = _config(SelectConfig, _given(options, SelectConfig))
+    stride = _config(MapConfig, _given(options, MapConfig))
+    return reporter.drive(
+        select_clusters(_open(options), config, stride, run=options.run, ks=_parse_ks(options.k))
+    )
+
+
+def map(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import map_clusters
+
+    config = _config(MapConfig, _given(options, MapConfig))
+    return reporter.drive(map_clusters(_open(options), config, run=options.run, k=options.k))
+
+
+def embed(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import embed_patches
+
+    config = _config(EmbedConfig, _given(options, EmbedConfig))
+    return reporter.drive(embed_patches(_open(options), config, run=options.run))
+
+
+def export(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import export
+
+    formats = [name.strip() for name in options.to.split(",") if name.strip()]
+    return reporter.drive(export(_open(options), Path(options.target), formats, run=options.run))
+
+
+def run(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline import run_all
+
+    given = _given(options, TrainConfig)
+    _config(TrainConfig, given)
+    task = run_all(
+        _open(options),
+        train=given,
+        map_config=_config(MapConfig, _given(options, MapConfig)),
+        strict=options.strict,
+        warn=reporter.warn,
+    )
+    return reporter.drive(task)
+
+
+def _open(options: Options) -> Any:
+    from napari_pancluster.core.project import Project
+
+    return Project.open(Path(options.project))
+
+
+def _config(model: type[BaseModel], given: dict[str, Any]) -> Any:
+    """Return the config, or say in one line which value is wrong."""
+    try:
+        return model(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else model.__name__
+        raise InputError(f"{flag} {first['input']!r}: {first['msg']}. See --help for what it takes.") from None
+
+
+def _config_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--config {path} cannot be read ({error}). Give a JSON file.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"--config {path} is not a JSON object of options.")
+    return values
+
+
+def _given(options: Options, model: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a config that were named on the command line."""
+    return {name: getattr(options, name) for name in model.model_fields if hasattr(options, name)}
+
+
+def _parse_ks(text: str | None) -> list[int]:
+    """Return the numbers of ``2-20``, ``5,8,13`` or both mixed."""
+    if text is None:
+        return []
+    ks: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        try:
+            low = int(first)
+            ks |= set(range(low, int(last) + 1)) if dash else {low}
+        except ValueError:
+            raise InputError(f"--k {text!r} is not a range. Write for example --k 2-20 or --k 5,8,13.") from None
+    if not ks or min(ks) < 2:
+        raise InputError(f"--k {text!r}: a clustering has at least 2 clusters. Write for example --k 2-20.")
+    return sorted(ks)

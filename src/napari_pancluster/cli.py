@@ -1,0 +1,221 @@
+"""`pancluster`: one subcommand a verb of the pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from napari_pancluster import __version__, _commands
+from napari_pancluster._terminal import Reporter
+from napari_pancluster.core.config import (
+    EmbedConfig,
+    MapConfig,
+    SelectConfig,
+    SynthConfig,
+    TrainConfig,
+)
+from napari_pancluster.core.errors import InputError, PanclusterError
+
+_USAGE, _INTERRUPTED = 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. See: {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        options = _parser().parse_args(argv)
+    except InputError as error:
+        print(f"pancluster: {error}", file=sys.stderr)
+        return _USAGE
+    reporter = Reporter(quiet=options.quiet)
+    warnings.showwarning = lambda message, *_args, **_kwargs: reporter.warn(str(message))
+    try:
+        with _interruptible():
+            result = options.command(options, reporter)
+    except KeyboardInterrupt:
+        reporter.fail("Interrupted. The project is as it was.")
+        return _INTERRUPTED
+    except PanclusterError as error:
+        reporter.fail(str(error))
+        return _USAGE
+    except OSError as error:
+        what = error.filename or "A file"
+        reporter.fail(f"{what}: {error.strerror or error}. Check the path, its permissions and the disk.")
+        return _USAGE
+    reporter.close()
+    if options.json:
+        print(json.dumps(result))
+    else:
+        reporter.show(result)
+    return 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C and a polite kill raise KeyboardInterrupt, also where a shell ignores SIGINT."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        kept = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: its owner decides about signals
+        kept = {}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pancluster",
+        description="Tissue clusters from serial, differently stained sections, without annotation. "
+        "Research use only.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, function: Callable[..., dict[str, Any]], help_: str, *, project: bool = True
+    ) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_)
+        sub.set_defaults(command=function)
+        if project:
+            sub.add_argument("project", metavar="PROJECT", help="a folder NAME.pancluster")
+        sub.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+        sub.add_argument("--quiet", action="store_true", help="no progress")
+        return sub
+
+    sub = command("demo", _commands.demo, "the whole job on the packaged liver sample", project=False)
+    sub.add_argument("--out", default="pancluster-demo", help="folder to work in")
+
+    sub = command("synth", _commands.synth, "draw a synthetic section with known truth", project=False)
+    sub.add_argument("target", metavar="OUT", help="folder to write")
+    _add_fields(sub, SynthConfig, skip=("deform",))
+    sub.add_argument("--no-deform", dest="deform", action="store_false", default=argparse.SUPPRESS,
+                     help="leave the moving stains in the frame of the reference")  # fmt: skip
+
+    sub = command("info", _commands.info, "what a slide or a project is", project=False)
+    sub.add_argument("path", metavar="PATH", help="a slide or a project")
+
+    sub = command("new", _commands.new, "make a project; the slides stay where they are")
+    sub.add_argument("--slide", action="append", default=[], metavar="STAIN=PATH", help="one a stain")
+    sub.add_argument("--sheet", help="CSV with columns case,stain,path,mpp,reference instead of --slide")
+    sub.add_argument("--case", default="case", help="name of the case")
+    sub.add_argument("--reference", metavar="STAIN", help="the fixed stain (default: the first)")
+    sub.add_argument("--mpp", action="append", default=[], metavar="STAIN=MPP",
+                     help="pixel size in µm/px; ? lets register estimate that of a moving stain")  # fmt: skip
+    sub.add_argument("--uncalibrated", action="store_true", help="count 1 px as 1 unit")
+
+    sub = command("register", _commands.register, "bring every stain into the frame of the reference")
+    sub.add_argument("--case", help="only this case")
+    sub.add_argument("--stain", action="append", default=[], help="only this stain; repeatable")
+    sub.add_argument("--landmarks", action="append", default=[], metavar="STAIN=CSV",
+                     help="matched points: fixed_x,fixed_y,moving_x,moving_y in level-0 px")  # fmt: skip
+    sub.add_argument("--config", help="JSON file of registration options")
+
+    sub = command("points", _commands.points, "map points of one stain's slide into another's")
+    sub.add_argument("--case", required=True)
+    sub.add_argument("--from", dest="from_", required=True, metavar="STAIN")
+    sub.add_argument("--to", required=True, metavar="STAIN")
+    sub.add_argument("source", metavar="IN.csv", help="columns x,y in level-0 px")
+    sub.add_argument("target", metavar="OUT.csv")
+
+    sub = command("train", _commands.train, "train the autoencoder and the clustering together")
+    _add_fields(sub, TrainConfig)
+    sub.add_argument("--resume", action="store_true", help="go on with the newest interrupted run")
+
+    sub = command("select-k", _commands.select_k, "validation indices for every k, and a suggestion")
+    sub.add_argument("--run", help="a training run (default: the newest)")
+    sub.add_argument("--k", metavar="2-20", help="only these numbers of clusters")
+    _add_fields(sub, SelectConfig)
+    _add_fields(sub, MapConfig)
+
+    sub = command("map", _commands.map, "assign every patch of every case to a cluster")
+    sub.add_argument("--run", help="a training run (default: the newest)")
+    sub.add_argument("--k", type=int, help="number of clusters (default: as trained, or as suggested)")
+    _add_fields(sub, MapConfig)
+
+    sub = command("embed", _commands.embed, "UMAP of the latents")
+    sub.add_argument("--run", help="a training run (default: the newest)")
+    _add_fields(sub, EmbedConfig)
+
+    sub = command("export", _commands.export, "cluster maps, tables and pictures")
+    sub.add_argument("target", metavar="OUT", help="folder to write into")
+    sub.add_argument("--to", default="ome-tiff,csv,png", help="formats: ome-tiff,csv,png")
+    sub.add_argument("--run", help="a training run (default: the newest)")
+
+    sub = command("run", _commands.run, "every step that is missing or stale")
+    _add_fields(sub, TrainConfig)
+    _add_fields(sub, MapConfig)
+    sub.add_argument("--strict", action="store_true", help="fail when only the reference is left")
+    return parser
+
+
+def _add_fields(
+    parser: argparse.ArgumentParser, model: type[BaseModel], *, skip: tuple[str, ...] = ()
+) -> None:
+    """Add an option for every field of a config; what is not named stays out of the options."""
+    for name, info in model.model_fields.items():
+        if name in skip:
+            continue
+        description = (info.description or info.title or name).rstrip(".")
+        default = "" if info.default is None else f" (default: {info.default})"
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=name,
+            default=argparse.SUPPRESS,
+            type=_converter(info),
+            metavar=_metavar(info),
+            help=f"{description}{default}".replace("%", "%%"),
+        )
+
+
+def _types(info: FieldInfo) -> tuple[list[type], list[object]]:
+    """Return the plain types and the literal choices that a field takes."""
+    annotation: Any = info.annotation
+    members = [annotation] if isinstance(annotation, type) or get_origin(annotation) is Literal else get_args(annotation)
+    choices = [c for m in members if get_origin(m) is Literal for c in get_args(m)]
+    return [m for m in members if m in (int, float, str)], choices
+
+
+def _metavar(info: FieldInfo) -> str:
+    plain, choices = _types(info)
+    return "|".join([t.__name__.upper() for t in plain] + [str(c) for c in choices])
+
+
+def _converter(info: FieldInfo) -> Callable[[str], object]:
+    """Return the function that reads a field's value; bounds are the config's business."""
+    plain, choices = _types(info)
+
+    def convert(text: str) -> object:
+        for choice in choices:
+            if text == str(choice):
+                return choice
+        for kind in plain:
+            try:
+                value: object = kind(text)
+            except ValueError:
+                continue
+            return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {_metavar(info)}")
+
+    return convert

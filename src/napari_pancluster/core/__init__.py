@@ -1,0 +1,1 @@
+"""The science without a window: neither Qt nor napari is imported below this package."""

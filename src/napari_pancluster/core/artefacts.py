@@ -1,0 +1,145 @@
+"""What is inside an artefact folder: arrays as zarr, the rest as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from napari_pancluster.core.clustering import Clustering, Latents
+from napari_pancluster.core.embedding import Embedding
+from napari_pancluster.core.errors import ProjectError
+from napari_pancluster.core.patches import PatchGrid, PatchTable
+from napari_pancluster.core.tissue import TissueMask
+from napari_pancluster.core.transform import Transform
+from napari_pancluster.core.validation import ValidationScores
+
+_ARRAYS, _FACTS = "arrays.zarr", "facts.json"
+
+
+def write_transform(folder: Path, transform: Transform) -> None:
+    """Write a registration."""
+    arrays = {
+        "affine": transform.affine,
+        "displacement": transform.displacement,
+        "inverse_displacement": transform.inverse_displacement,
+    }
+    facts = {
+        "fixed": transform.fixed,
+        "moving": transform.moving,
+        "spacing": transform.spacing,
+        "origin": list(transform.origin),
+    }
+    _write(folder, arrays, facts)
+
+
+def read_transform(folder: Path) -> Transform:
+    """Read a registration."""
+    arrays, facts = _read(folder)
+    return Transform(
+        facts["fixed"],
+        facts["moving"],
+        arrays["affine"],
+        arrays["displacement"],
+        arrays["inverse_displacement"],
+        facts["spacing"],
+        tuple(facts["origin"]),
+    )
+
+
+def write_tissue(folder: Path, tissue: TissueMask) -> None:
+    """Write a tissue mask."""
+    _write(folder, {"mask": tissue.mask}, {"mpp": tissue.mpp})
+
+
+def read_tissue(folder: Path) -> TissueMask:
+    """Read a tissue mask."""
+    arrays, facts = _read(folder)
+    return TissueMask(arrays["mask"], facts["mpp"])
+
+
+def write_latents(folder: Path, table: PatchTable, latents: Latents) -> None:
+    """Write the latents of all patches, with the table they belong to."""
+    arrays = {f"index_{n}": grid.index for n, grid in enumerate(table.grids)}
+    grids = [
+        {"case": g.case, "mpp": g.mpp, "patch_px": g.patch_px, "stride_px": g.stride_px, "shape": list(g.shape)}
+        for g in table.grids
+    ]
+    _write(folder, {**arrays, "latents": latents.values}, {"grids": grids})
+
+
+def read_latents(folder: Path) -> tuple[PatchTable, Latents]:
+    """Read the latents of all patches, with the table they belong to."""
+    arrays, facts = _read(folder)
+    grids = [
+        PatchGrid(**{**g, "shape": tuple(g["shape"])}, index=arrays[f"index_{n}"])
+        for n, g in enumerate(facts["grids"])
+    ]
+    return PatchTable(tuple(grids)), Latents(arrays["latents"])
+
+
+def write_clustering(folder: Path, clustering: Clustering) -> None:
+    """Write the clusters of all patches."""
+    arrays = {"assignments": clustering.assignments, "probabilities": clustering.probabilities}
+    _write(folder, arrays, {"k": clustering.k})
+
+
+def read_clustering(folder: Path) -> Clustering:
+    """Read the clusters of all patches."""
+    arrays, facts = _read(folder)
+    return Clustering(facts["k"], arrays["assignments"], arrays["probabilities"])
+
+
+def write_scores(folder: Path, scores: ValidationScores) -> None:
+    """Write the validation indices."""
+    arrays = {"k": scores.k}
+    arrays |= {f"mean_{n}": v for n, v in scores.mean.items()}
+    arrays |= {f"std_{n}": v for n, v in scores.std.items()}
+    _write(folder, arrays, {"suggested_k": scores.suggested_k, "why": scores.why})
+
+
+def read_scores(folder: Path) -> ValidationScores:
+    """Read the validation indices."""
+    arrays, facts = _read(folder)
+    return ValidationScores(
+        k=arrays["k"],
+        mean={n.removeprefix("mean_"): v for n, v in arrays.items() if n.startswith("mean_")},
+        std={n.removeprefix("std_"): v for n, v in arrays.items() if n.startswith("std_")},
+        suggested_k=facts["suggested_k"],
+        why=facts["why"],
+    )
+
+
+def write_embedding(folder: Path, embedding: Embedding) -> None:
+    """Write the UMAP."""
+    _write(folder, {"coords": embedding.coords, "rows": embedding.rows}, {})
+
+
+def read_embedding(folder: Path) -> Embedding:
+    """Read the UMAP."""
+    arrays, _ = _read(folder)
+    return Embedding(arrays["coords"], arrays["rows"])
+
+
+def _write(folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+    group = zarr.open_group(folder / _ARRAYS, mode="w")
+    for name, array in arrays.items():
+        group.create_array(name, data=np.ascontiguousarray(array))
+    (folder / _FACTS).write_text(json.dumps(facts, indent=1))
+
+
+def _read(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    try:
+        group = zarr.open_group(folder / _ARRAYS, mode="r")
+        arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
+        return arrays, json.loads((folder / _FACTS).read_text())
+    # zarr raises its own, the codecs' and the system's errors; all of them mean a damaged folder.
+    except Exception as error:
+        raise ProjectError(
+            f"{folder} cannot be read ({error}). Run the step again to replace it."
+        ) from error

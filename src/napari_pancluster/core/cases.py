@@ -1,0 +1,192 @@
+"""Cases as the user names them: options or a sample sheet, checked slide by slide."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from napari_pancluster.core.errors import InputError, SlideError
+from napari_pancluster.core.project import CaseRecord, StainRecord
+from napari_pancluster.core.readers.base import PLAUSIBLE_MPP
+from napari_pancluster.core.slide import open_slide
+from napari_pancluster.core.stain import Stain
+
+_NAME = re.compile(r"[^\W][\w .+&()-]*")
+_COLUMNS = ("case", "stain", "path")
+_YES = {"1", "true", "yes", "y", "x"}
+ESTIMATE = "?"
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One slide as asked for.
+
+    Attributes
+    ----------
+    mpp
+        µm/px as text; empty: the file's own; ``?``: left to registration.
+    reference
+        Whether the user marked it as the fixed one.
+    """
+
+    case: str
+    stain: str
+    path: Path
+    mpp: str = ""
+    reference: bool = False
+
+
+def entries_of_options(
+    slides: Iterable[str], mpps: Iterable[str], *, case: str, reference: str | None
+) -> list[SlideEntry]:
+    """Return the slides of one case from ``STAIN=PATH`` and ``STAIN=MPP`` options."""
+    paths = option_pairs(slides, "--slide", "HE=HE.svs")
+    sizes = option_pairs(mpps, "--mpp", "HE=0.5")
+    unknown = sorted(set(sizes) - set(paths))
+    if unknown:
+        raise InputError(f"--mpp names {unknown[0]!r}, which is no --slide. Name one of: {', '.join(paths)}.")
+    if reference is not None and reference not in paths:
+        raise InputError(f"--reference {reference!r} is no --slide. Name one of: {', '.join(paths)}.")
+    return [
+        SlideEntry(case, name, Path(path), sizes.get(name, ""), name == reference)
+        for name, path in paths.items()
+    ]
+
+
+def entries_of_sheet(sheet: Path) -> list[SlideEntry]:
+    """Return the slides of a CSV sample sheet; relative paths start at the sheet's folder.
+
+    Raises
+    ------
+    InputError
+        If the sheet is missing, or lacks a column or a value.
+    """
+    try:
+        with sheet.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{sheet} cannot be read ({error}). Give a CSV file as sample sheet.") from error
+    if not rows:
+        raise InputError(f"{sheet} lists no slide. Add one line a slide below the header.")
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        missing = [c for c in _COLUMNS if not (row.get(c) or "").strip()]
+        if missing:
+            raise InputError(f"{sheet}, line {number}: no {missing[0]}. Fill the column {missing[0]!r}.")
+        text = {c: (row.get(c) or "").strip() for c in (*_COLUMNS, "mpp", "reference")}
+        entries.append(
+            SlideEntry(
+                text["case"],
+                text["stain"],
+                sheet.absolute().parent / Path(text["path"]).expanduser(),
+                text["mpp"],
+                text["reference"].lower() in _YES,
+            )
+        )
+    return entries
+
+
+def make_cases(
+    entries: Iterable[SlideEntry], *, uncalibrated: bool = False, nominal: bool = False
+) -> tuple[CaseRecord, ...]:
+    """Open every slide once and return the records of the cases.
+
+    Parameters
+    ----------
+    entries
+        The slides; the first of a case is its reference unless one is marked.
+    uncalibrated
+        Count one pixel as one unit, whatever the files say.
+    nominal
+        The pixel sizes given are plausible, not measured, and shown as such.
+
+    Raises
+    ------
+    InputError, SlideError
+        On the first slide, name or pixel size that cannot be used.
+    """
+    by_case: dict[str, list[SlideEntry]] = {}
+    for entry in entries:
+        by_case.setdefault(entry.case, []).append(entry)
+    if not by_case:
+        raise InputError("No slide was given. Pass --slide STAIN=PATH or --sheet slides.csv.")
+    return tuple(_make_case(name, group, uncalibrated, nominal) for name, group in by_case.items())
+
+
+def _make_case(name: str, group: list[SlideEntry], uncalibrated: bool, nominal: bool) -> CaseRecord:
+    for kind, text in [("case", name), *(("stain", e.stain) for e in group)]:
+        if not _NAME.fullmatch(text):
+            raise InputError(f"{text!r} cannot name a {kind}. Use letters, digits, spaces and . _ + & - ( ).")
+    names = [e.stain for e in group]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise InputError(f"Case {name} has stain {twice!r} twice. Give every slide of a case its own stain name.")
+    marked = [e.stain for e in group if e.reference]
+    if len(marked) > 1:
+        raise InputError(f"Case {name} has {len(marked)} references ({', '.join(marked)}). Mark one.")
+    reference = marked[0] if marked else names[0]
+    if uncalibrated:
+        group = [replace(e, mpp="") for e in group]
+    records = tuple(_make_stain(e, e.stain == reference, uncalibrated, nominal) for e in group)
+    return CaseRecord(name=name, reference=reference, stains=records)
+
+
+def _make_stain(entry: SlideEntry, is_reference: bool, uncalibrated: bool, nominal: bool) -> StainRecord:
+    slide = open_slide(entry.path)
+    if slide.channels < 3:
+        raise SlideError(
+            f"{entry.path} has {slide.channels} channel(s) a pixel. Only RGB brightfield slides can be used so far."
+        )
+    stain = Stain.of(entry.stain, slide)
+    slide.close()
+    mpp: float | None
+    if uncalibrated:
+        mpp, source = 1.0, "uncalibrated"
+    elif entry.mpp == ESTIMATE or (not entry.mpp and slide.mpp is None and not is_reference):
+        mpp, source = None, "unknown"
+    elif entry.mpp:
+        mpp, source = _parse_mpp(entry), "nominal" if nominal else "user"
+    else:
+        mpp, source = slide.mpp, "file"
+    if is_reference and mpp is None:
+        raise SlideError(
+            f"{entry.path.name} (stain {entry.stain}) is the reference and has no pixel size. "
+            f"Pass --mpp {entry.stain}=0.5 (µm/px), or --uncalibrated."
+        )
+    return StainRecord(
+        name=entry.stain,
+        path=str(slide.path),
+        mpp=mpp,
+        mpp_source=source,  # type: ignore[arg-type]
+        fingerprint=slide.fingerprint,
+        background=stain.background,
+    )
+
+
+def _parse_mpp(entry: SlideEntry) -> float:
+    try:
+        mpp = float(entry.mpp)
+    except ValueError:
+        mpp = float("nan")
+    low, high = PLAUSIBLE_MPP
+    if not low <= mpp <= high:
+        raise InputError(
+            f"Pixel size {entry.mpp!r} of stain {entry.stain} is not between {low} and {high} µm/px. "
+            "Give µm/px, or ? for a moving slide whose scale is unknown."
+        )
+    return mpp
+
+
+def option_pairs(options: Iterable[str], flag: str, example: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"{flag} {option!r} is not STAIN=VALUE. Write for example {flag} {example}.")
+        if name in found:
+            raise InputError(f"{flag} names stain {name!r} twice. Give every slide its own stain name.")
+        found[name] = value
+    return found

@@ -1,0 +1,98 @@
+"""A trained network on disk: weights as safetensors, everything else as JSON; no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from napari_pancluster.core.errors import ProjectError
+from napari_pancluster.core.model import PatchNetwork
+
+_WEIGHTS, _CARD = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is needed to encode a patch as in training.
+
+    Attributes
+    ----------
+    weights
+        State of the `PatchNetwork`.
+    stains
+        Names in channel order.
+    heads
+        Every k the run holds.
+    k
+        The one asked for.
+    mpp, patch_px
+        Working pixel size (µm/px) and side of a patch.
+    config
+        The training configuration, as saved.
+    history
+        One entry an epoch: stage and losses.
+    """
+
+    weights: dict[str, torch.Tensor]
+    stains: tuple[str, ...]
+    heads: tuple[int, ...]
+    ks: tuple[int, ...]
+    k: int
+    mpp: float
+    patch_px: int
+    config: dict[str, Any]
+    history: tuple[dict[str, Any], ...] = field(default=())
+
+    def network(self) -> PatchNetwork:
+        """Return the network with its weights, ready to encode."""
+        network = PatchNetwork(
+            len(self.stains), self.heads, width=self.config["width"], latent=self.config["latent"]
+        )
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into an existing folder."""
+    save_tensors(folder / _WEIGHTS, checkpoint.weights)
+    card = {k: v for k, v in vars(checkpoint).items() if k != "weights"}
+    (folder / _CARD).write_text(json.dumps(card, indent=1))
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    ProjectError
+        If it is missing or damaged.
+    """
+    try:
+        card = json.loads((folder / _CARD).read_text())
+        weights = load_file(folder / _WEIGHTS)
+        return Checkpoint(
+            weights=weights,
+            stains=tuple(card.pop("stains")),
+            heads=tuple(card.pop("heads")),
+            ks=tuple(card.pop("ks")),
+            history=tuple(card.pop("history")),
+            **card,
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ProjectError(
+            f"The trained network in {folder} cannot be read ({error}). Train again."
+        ) from error
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors so that a crash leaves the old file or the new one, never half of it."""
+    partial = path.with_suffix(".partial")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
+    os.replace(partial, path)

@@ -1,0 +1,175 @@
+"""One configuration a step: the form, the command line's help and the saved JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST_K = 50
+
+
+class TissueConfig(BaseModel):
+    """How tissue is told from glass."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mpp: float = Field(
+        8.0, title="Pixel size of the mask (µm/px)", gt=0, description="Finer keeps thinner strands."
+    )
+    close_um: float = Field(
+        40.0, title="Close gaps up to (µm)", ge=0, description="Keeps fat cells and small lumina."
+    )
+    smallest_mm2: float = Field(
+        0.02, title="Smallest piece (mm²)", ge=0, description="Smaller pieces count as dust."
+    )
+
+
+class TrainConfig(BaseModel):
+    """How the network is trained."""
+
+    model_config = ConfigDict(frozen=True)
+
+    patch_px: Literal[64, 128] = Field(
+        64, title="Patch size (px)", description="Side of a square patch in working pixels."
+    )
+    mpp: float | None = Field(
+        None, title="Pixel size (µm/px)", gt=0, description="Default: that of the coarsest stain."
+    )
+    k: int | Literal["auto"] = Field(
+        "auto", title="Clusters", description="Number of clusters, or auto to let the indices choose."
+    )
+    epochs: int = Field(24, title="Epochs", ge=1, description="Passes over the training patches.")
+    seed: int = Field(0, title="Seed", ge=0, description="Same seed, same machine: same clusters.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", title="Device", description="Where the network runs; auto takes a GPU if there is one."
+    )
+    k_min: int = Field(2, title="Fewest clusters", ge=2, description="Smallest k the run holds.")
+    k_max: int = Field(20, title="Most clusters", le=LARGEST_K, description="Largest k the run holds.")
+    patches: int = Field(
+        4096, title="Training patches", ge=16, description="Random places that are learnt from."
+    )
+    store_mb: int = Field(
+        1024, title="Patch store (MB)", ge=16, description="Disk space the training patches may take."
+    )
+    batch: int = Field(128, title="Batch", ge=4, description="Patches a training step.")
+    learning_rate: float = Field(1e-3, title="Learning rate", gt=0, description="Of the optimiser Adam.")
+    pretraining: float = Field(
+        0.2, title="Share of pre-training", ge=0, le=0.9,
+        description="Share of the epochs that train the autoencoder alone.",
+    )
+    shift_share: float = Field(
+        0.5, title="Shift (patches)", ge=0, le=1,
+        description="How far apart two views of the same tissue may lie.",
+    )
+    stain_jitter: float = Field(
+        0.2, title="Stain variation", ge=0, le=1,
+        description="How much the density of a stain may vary without meaning anything.",
+    )
+    balance: float = Field(
+        2.0, title="Balance", gt=0, description="Higher values ask for clusters of more equal size."
+    )
+    reconstruction: float = Field(
+        0.1, title="Reconstruction weight", ge=0,
+        description="Weight of the autoencoder while the clusters are learnt.",
+    )
+    width: int = Field(32, title="Network width", ge=8, description="Channels of the first layer.")
+    latent: int = Field(64, title="Latents", ge=8, description="Numbers that describe a patch.")
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Every number of clusters the run will hold."""
+        asked = {self.k} if isinstance(self.k, int) else set()
+        return tuple(sorted(set(range(self.k_min, self.k_max + 1)) | asked))
+
+    @property
+    def shift_px(self) -> int:
+        """Farthest shift of a view, in working pixels."""
+        return round(self.patch_px * self.shift_share)
+
+
+class MapConfig(BaseModel):
+    """How densely the tissue is mapped."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stride_px: int | None = Field(
+        None, title="Stride (px)", description="Side of a cell of the map; default: half the patch."
+    )
+
+
+class SelectConfig(BaseModel):
+    """How the number of clusters is judged."""
+
+    model_config = ConfigDict(frozen=True)
+
+    patches: int = Field(
+        20_000, title="Patches judged", ge=100, description="Drawn evenly over the cases."
+    )
+    repeats: int = Field(
+        3, title="Repeats", ge=1, le=20, description="Random subsets that give each index its spread."
+    )
+    seed: int = Field(0, title="Seed", ge=0, description="Draws the patches.")
+
+
+class EmbedConfig(BaseModel):
+    """How the scatter is laid out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    neighbors: int = Field(
+        15, title="Neighbours", ge=2, le=200, description="Fewer show detail, more show the whole."
+    )
+    min_dist: float = Field(
+        0.1, title="Least distance", ge=0, le=1, description="How tightly points may be packed."
+    )
+    fitted: int = Field(
+        50_000, title="Patches fitted", ge=100, description="The rest is placed by its nearest latents."
+    )
+    seed: int = Field(0, title="Seed", ge=0, description="Same seed: same picture.")
+
+
+class SynthConfig(BaseModel):
+    """What to draw."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(
+        default=4000,
+        title="Size",
+        description="Side of the reference slide, in pixels.",
+        ge=512,
+        le=8000,
+    )
+    stains: int = Field(
+        default=5,
+        title="Stains",
+        description="How many slides: HE, then CK19, CD31, Ki67 and SMA.",
+        ge=1,
+        le=5,
+    )
+    tissues: int = Field(
+        default=14,
+        title="Tissue types",
+        description="How many types of tissue there are.",
+        ge=2,
+        le=20,
+    )
+    seed: int = Field(
+        default=0, title="Seed", description="The same seed draws the same section.", ge=0
+    )
+    mpp: float = Field(
+        default=0.5,
+        title="Pixel size",
+        description="µm/px written to the slides; what is drawn does not depend on it.",
+        gt=0,
+        le=100,
+    )
+    format: Literal["ome-tiff", "ome-zarr"] = Field(
+        default="ome-tiff", title="Format", description="File format of the slides."
+    )
+    deform: bool = Field(
+        default=True,
+        title="Deform",
+        description="Rotate, mirror and bend the other sections against the first.",
+    )

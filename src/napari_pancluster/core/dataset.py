@@ -1,0 +1,155 @@
+"""Training crops on disk: read once in chunk order, then served as pairs of views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_pancluster.core.geometry import Region
+from napari_pancluster.core.patches import PatchSample
+from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.stack import CHANNELS, Block, SlideStack
+from napari_pancluster.core.stain import MAX_OD
+
+# Densities are kept in 8 bits: steps of 0.008, below the noise of an 8-bit scanner.
+_CODE = 255 / MAX_OD
+_BLOCK_PX = 1024
+# A stain that covers less of a crop than this counts as missing there.
+_LEAST_INSIDE = 0.5
+
+
+@dataclass(frozen=True)
+class PatchStore:
+    """Crops of the registered stack, memory-mapped.
+
+    Attributes
+    ----------
+    codes
+        (M, C, S, S) uint8 optical density, ``od = code * MAX_OD / 255``.
+    present
+        (M, stains) whether a stain covers the crop.
+    patch_px
+        Side of the patches to be cut from the crops, whose margin allows for shifts.
+    """
+
+    codes: NDArray[np.uint8]
+    present: NDArray[np.bool_]
+    patch_px: int
+
+    @property
+    def stains(self) -> int:
+        """Number of stains."""
+        return int(self.present.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def channel_statistics(self, most: int = 512) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mean and standard deviation of the density of every channel, each (C,)."""
+        rows = np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)
+        codes = self.codes[rows].astype(np.float32) / _CODE
+        shown = np.repeat(self.present[rows], CHANNELS, axis=1)
+        mean = np.zeros(codes.shape[1], np.float32)
+        std = np.ones(codes.shape[1], np.float32)
+        for c in range(codes.shape[1]):
+            values = codes[shown[:, c], c]
+            if values.size:
+                mean[c], std[c] = values.mean(), max(float(values.std()), 1e-2)
+        return mean, std
+
+
+def build_store(
+    stacks: Sequence[SlideStack], sample: PatchSample, *, mpp: float, patch_px: int, shift_px: int, folder: Path
+) -> Task[PatchStore]:
+    """Cut a crop of ``patch_px + 2 * shift_px`` at every position of the sample into `folder`.
+
+    A store that is complete already is opened again, so that a resumed run sees the same crops.
+    """
+    side = patch_px + 2 * shift_px
+    shape = (len(sample.centres), len(stacks[0].read_names) * CHANNELS, side, side)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "store.json"
+    if not done.exists():
+        codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.uint8, shape)
+        present = np.zeros((shape[0], len(stacks[0].read_names)), np.bool_)
+        finished = 0
+        for rows, block, corner in _blocks(stacks, sample, mpp, side):
+            for row, (top, left) in zip(rows, corner, strict=True):
+                codes[row] = np.round(block.od[:, top : top + side, left : left + side] * _CODE)
+                inside = block.inside[:, top : top + side, left : left + side]
+                present[row] = inside.mean(axis=(1, 2)) >= _LEAST_INSIDE
+            finished += len(rows)
+            yield Progress("Cutting patches", finished, shape[0])
+        codes.flush()
+        np.save(folder / "present.npy", present)
+        done.write_text(json.dumps({"shape": shape, "patch_px": patch_px}))
+    return PatchStore(
+        np.load(folder / "codes.npy", mmap_mode="r"), np.load(folder / "present.npy"), patch_px
+    )
+
+
+def _blocks(
+    stacks: Sequence[SlideStack], sample: PatchSample, mpp: float, side: int
+) -> Iterator[tuple[NDArray[np.int64], Block, NDArray[np.int64]]]:
+    """Yield rows, the pixels read for them, and each row's corner in those pixels.
+
+    Positions close together share one read; where they are sparse, each is read alone.
+    """
+    corners = np.round(sample.centres / mpp - side / 2).astype(np.int64)
+    keys = np.column_stack([sample.case_id, corners // _BLOCK_PX])
+    unique, group = np.unique(keys, axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(group.ravel(), minlength=len(unique)))[:-1]):
+        low, high = corners[rows].min(0), corners[rows].max(0) + side
+        together = len(rows) * side * side >= np.prod(high - low)
+        for part in [rows] if together else np.split(rows, len(rows)):
+            top, left = corners[part].min(0)
+            height, width = corners[part].max(0) + side - (top, left)
+            region = Region.of_pixels(top=top, left=left, rows=height, cols=width, mpp=mpp)
+            block = stacks[int(sample.case_id[part[0]])].read(region, mpp)
+            yield part, block, corners[part] - (top, left)
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How two views of one tissue may differ."""
+
+    shift_px: int
+    stain_jitter: float
+
+
+def view(
+    store: PatchStore, rows: NDArray[np.int64], config: ViewConfig, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return one random view of each crop.
+
+    A view is a window anywhere in the crop (a neighbour is the same tissue), in one of the eight
+    dihedral orientations, with the density of every stain and colour scaled a little.
+
+    Returns
+    -------
+    od
+        (B, C, P, P) float32 density.
+    present
+        (B, stains) float32, 1 where a stain covers the crop.
+    """
+    side, patch = store.codes.shape[-1], store.patch_px
+    room = (side - patch) // 2
+    reach = min(config.shift_px, room)
+    corner = room + rng.integers(-reach, reach + 1, size=(len(rows), 2)) if reach else np.full((len(rows), 2), room)
+    out = np.empty((len(rows), store.codes.shape[1], patch, patch), np.float32)
+    turns, flips = rng.integers(4, size=len(rows)), rng.integers(2, size=len(rows))
+    for i, row in enumerate(rows):
+        top, left = corner[i]
+        window = store.codes[row, :, top : top + patch, left : left + patch]
+        window = np.rot90(window, int(turns[i]), axes=(1, 2))
+        out[i] = window[:, :, ::-1] if flips[i] else window
+    gain = np.exp(rng.normal(0, config.stain_jitter, size=(len(rows), out.shape[1], 1, 1)))
+    out *= (gain / _CODE).astype(np.float32)
+    return torch.from_numpy(out), torch.from_numpy(store.present[rows].astype(np.float32))

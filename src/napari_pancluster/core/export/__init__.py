@@ -1,0 +1,1 @@
+"""Files that leave the program: cluster maps, tables and pictures."""

@@ -1,0 +1,84 @@
+"""The network: a convolutional autoencoder whose pooled bottleneck is clustered by linear heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from napari_pancluster.core.stack import CHANNELS
+
+
+class PatchNetwork(nn.Module):
+    """Encoder, decoder and one clustering head for every number of clusters.
+
+    Parameters
+    ----------
+    stains
+        Number of stains; the input has three density channels for each.
+    heads
+        Output size of every clustering head.
+    width
+        Channels of the first convolution, doubled three times.
+    latent
+        Size of the latents.
+
+    Notes
+    -----
+    Four convolutions of stride 2 give a bottleneck map of ``latent`` channels. The decoder
+    rebuilds the patch from that map; the latents are its mean over places, so that they describe
+    texture and do not depend on where in the patch a nucleus lies.
+    """
+
+    def __init__(
+        self, stains: int, heads: Sequence[int], *, width: int = 32, latent: int = 64
+    ) -> None:
+        super().__init__()
+        self.stains = stains
+        self.heads_k = tuple(heads)
+        channels = stains * CHANNELS
+        self.register_buffer("od_mean", torch.zeros(channels))
+        self.register_buffer("od_std", torch.ones(channels))
+        sizes = [channels, width, 2 * width, 4 * width, 8 * width]
+        down: list[nn.Module] = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            down += [
+                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
+        self.encoder = nn.Sequential(*down, nn.Conv2d(sizes[-1], latent, 1))
+        # Kernel 2, stride 2: several times cheaper than upsampling and a 3×3 convolution.
+        up: list[nn.Module] = [nn.Conv2d(latent, sizes[-1], 1), nn.ReLU(inplace=True)]
+        for before, after in zip(sizes[:1:-1], sizes[-2:0:-1], strict=True):
+            up += [nn.ConvTranspose2d(before, after, 2, stride=2), nn.ReLU(inplace=True)]
+        self.decoder = nn.Sequential(*up, nn.ConvTranspose2d(width, channels, 2, stride=2))
+        self.norm = nn.BatchNorm1d(latent, affine=False)
+        self.heads = nn.ModuleList([nn.Linear(latent, k) for k in heads])
+
+    def normalise(self, od: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return densities (B, C, H, W) with zero mean and unit variance, 0 where a stain is missing."""
+        mean, std = self.od_mean, self.od_std
+        assert isinstance(mean, torch.Tensor) and isinstance(std, torch.Tensor)
+        shown = present.repeat_interleave(CHANNELS, dim=1)[:, :, None, None]
+        return (od - mean[:, None, None]) / std[:, None, None] * shown
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the bottleneck map (B, latent, h, w) of normalised patches."""
+        out: torch.Tensor = self.encoder(x)
+        return out
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Return normalised patches (B, C, H, W) rebuilt from bottleneck maps."""
+        out: torch.Tensor = self.decoder(z)
+        return out
+
+    def latents(self, z: torch.Tensor) -> torch.Tensor:
+        """Return standardised latents (B, latent): the mean of a bottleneck map over its places."""
+        out: torch.Tensor = self.norm(z.float().mean(dim=(2, 3)))
+        return out
+
+    def logits(self, latents: torch.Tensor) -> list[torch.Tensor]:
+        """Return cluster logits (B, k) of every head."""
+        return [head(latents) for head in self.heads]

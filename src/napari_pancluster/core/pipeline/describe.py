@@ -1,0 +1,76 @@
+"""What a slide or a project is: the step `info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_pancluster.core.pipeline.opening import registration_key
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.slide import open_slide
+
+State = Literal["done", "stale", "missing"]
+RUN_STEPS = ("select-k", "map", "embed")
+
+
+def describe_slide(path: Path) -> dict[str, Any]:
+    """Return the facts of a slide, without reading its pixels."""
+    slide = open_slide(path)
+    rows, cols = slide.shape
+    try:
+        return {
+            "path": str(slide.path),
+            "format": slide.format,
+            "width": cols,
+            "height": rows,
+            "levels": [
+                {"width": level.shape[1], "height": level.shape[0], "downsample": level.downsample}
+                for level in slide.levels
+            ],
+            "mpp": slide.mpp,
+            "dtype": str(slide.dtype),
+            "channels": slide.channels,
+        }
+    finally:
+        slide.close()
+
+
+def describe_project(project: Project) -> dict[str, Any]:
+    """Return cases, stains and where every step stands."""
+    stains = dict.fromkeys(s.name for c in project.state.cases for s in c.stains)
+    return {
+        "project": str(project.root),
+        "cases": [c.name for c in project.state.cases],
+        "stains": list(stains),
+        "steps": step_states(project),
+        "runs": project.runs(),
+    }
+
+
+def step_states(project: Project) -> dict[str, State]:
+    """Return for every step whether it is done, stale or missing; runs: the newest one's."""
+    registrations = [
+        registration_key(case.name, stain.name)
+        for case in project.state.cases
+        for stain in case.stains
+        if stain.name != case.reference
+    ]
+    runs = project.runs()
+    steps: dict[str, State] = {"register": _worst([_state(project, k) for k in registrations])}
+    steps["train"] = _state(project, f"train/{runs[-1]}") if runs else "missing"
+    for step in RUN_STEPS:
+        steps[step] = _state(project, f"{step}/{runs[-1]}") if runs else "missing"
+    return steps
+
+
+def _state(project: Project, key: str) -> State:
+    if project.artefact(key) is None:
+        return "missing"
+    return "stale" if project.is_stale(key) else "done"
+
+
+def _worst(states: list[State]) -> State:
+    for state in ("missing", "stale"):
+        if state in states:
+            return state  # type: ignore[return-value]
+    return "done"

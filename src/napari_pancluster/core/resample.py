@@ -1,0 +1,53 @@
+"""Exact resampling on one axis, shared by every reader, so that half-pixel rules are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+
+def area_weights(
+    *, start: float, step: float, count: int, size: int
+) -> tuple[sparse.csr_array, NDArray[np.float32]]:
+    """Return the matrix that averages `size` input pixels into `count` output pixels.
+
+    Output pixel *i* is centred at ``start + (i + 0.5) * step`` in input pixels (corner
+    coordinates) and averages a box ``max(step, 1)`` wide: the area mean when shrinking, linear
+    interpolation when not.
+
+    Returns
+    -------
+    weights
+        (count, size) sparse, rows summing to 1 where any input lies under the box, else 0.
+    coverage
+        (count,) share of each box that lies inside the input, 0 to 1.
+    """
+    width = max(step, 1.0)
+    low = start + (np.arange(count) + 0.5) * step - width / 2
+    first = np.floor(low).astype(np.int64)
+    offsets = np.arange(int(np.ceil(width)) + 1)
+    pixel = first[:, None] + offsets[None, :]
+    overlap = np.minimum(pixel + 1, low[:, None] + width) - np.maximum(pixel, low[:, None])
+    inside = (pixel >= 0) & (pixel < size)
+    weight = np.where(inside, np.clip(overlap, 0, None), 0)
+    total = weight.sum(axis=1)
+    coverage = (total / width).astype(np.float32)
+    weight = weight / np.where(total > 1e-9, total, 1)[:, None]
+    kept = weight > 1e-9
+    row = np.broadcast_to(np.arange(count)[:, None], pixel.shape)[kept]
+    matrix = sparse.csr_array(
+        (weight[kept].astype(np.float32), (row, pixel[kept])), shape=(count, size)
+    )
+    return matrix, coverage
+
+
+def apply_separable(
+    rows: sparse.csr_array, cols: sparse.csr_array, image: NDArray[np.generic]
+) -> NDArray[np.float32]:
+    """Return ``rows @ image @ cols.T`` for an image of shape (H, W, C)."""
+    height, width, channels = image.shape
+    narrow = rows @ np.ascontiguousarray(image, dtype=np.float32).reshape(height, width * channels)
+    narrow = narrow.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
+    out = (cols @ narrow).reshape(cols.shape[0], rows.shape[0], channels)
+    return np.ascontiguousarray(out.transpose(1, 0, 2), dtype=np.float32)

@@ -1,0 +1,168 @@
+"""The stains of one case, read as one registered stack of optical densities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.geometry import Region
+from napari_pancluster.core.stain import Stain, optical_density
+from napari_pancluster.core.transform import Transform
+
+CHANNELS = 3  # of a stain: red, green and blue density
+
+
+@dataclass(frozen=True)
+class Block:
+    """A read of a stack.
+
+    Attributes
+    ----------
+    od
+        (stains * 3, rows, cols) optical density, stain by stain; 0 where `inside` is False.
+    inside
+        (stains, rows, cols) whether the stain's slide covers the pixel.
+    """
+
+    od: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SlideStack:
+    """All stains of a case in the frame of one of them.
+
+    Attributes
+    ----------
+    case
+        Name of the case.
+    reference
+        Name of the fixed stain.
+    stains
+        In the order of their channels.
+    transforms
+        Per moving stain, from the reference; a stain without one reads as "not there".
+    channels
+        Names of the stains that `read` returns, in order; a name the case lacks reads as "not
+        there". Default: all stains of the case.
+    """
+
+    case: str
+    reference: str
+    stains: tuple[Stain, ...]
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stains of the case."""
+        return tuple(s.name for s in self.stains)
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """Names of the stains in the order in which `read` returns them."""
+        return self.channels or self.names
+
+    @property
+    def moving(self) -> tuple[Stain, ...]:
+        """Every stain but the reference."""
+        return tuple(s for s in self.stains if s.name != self.reference)
+
+    @property
+    def registered(self) -> tuple[str, ...]:
+        """Names of the stains that can be read in the reference frame."""
+        return tuple(n for n in self.names if n == self.reference or n in self.transforms)
+
+    @property
+    def extent(self) -> Region:
+        """The reference slide in µm."""
+        return self.stain(self.reference).slide.extent
+
+    def stain(self, name: str) -> Stain:
+        """Return a stain by its name.
+
+        Raises
+        ------
+        InputError
+            If the case has no such stain.
+        """
+        for stain in self.stains:
+            if stain.name == name:
+                return stain
+        raise InputError(f"Case {self.case} has no stain {name!r}. It has: {', '.join(self.names)}.")
+
+    def transform(self, name: str) -> Transform | None:
+        """Return the transform from the reference to a stain; None where there is none."""
+        if name == self.reference:
+            return Transform.identity(name, name)
+        return self.transforms.get(name)
+
+    def with_transform(self, transform: Transform) -> SlideStack:
+        """Return the stack with one stain registered."""
+        return replace(self, transforms={**self.transforms, transform.moving: transform})
+
+    def select(self, names: tuple[str, ...]) -> SlideStack:
+        """Return the stack reading only these stains, in this order."""
+        return replace(self, channels=names)
+
+    def read(self, region: Region, mpp: float) -> Block:
+        """Return every stain over a region of the reference frame.
+
+        Parameters
+        ----------
+        region
+            In µm of the reference frame.
+        mpp
+            Pixel size to read at, µm/px.
+        """
+        rows, cols = region.pixel_shape(mpp)
+        names = self.read_names
+        od = np.zeros((len(names) * CHANNELS, rows, cols), np.float32)
+        inside = np.zeros((len(names), rows, cols), np.bool_)
+        for i, name in enumerate(names):
+            transform = self.transform(name)
+            if transform is None:
+                continue
+            stain = self.stain(name)
+            channels = od[i * CHANNELS : (i + 1) * CHANNELS]
+            if stain.name == self.reference:
+                channels[:] = stain.read_od(region, mpp).transpose(2, 0, 1)
+                inside[i] = _inside_slide(stain.slide.extent, region, mpp)
+            else:
+                inside[i] = _read_warped(stain, transform, region, mpp, channels)
+        return Block(od, inside)
+
+
+def _inside_slide(extent: Region, region: Region, mpp: float) -> NDArray[np.bool_]:
+    rows, cols = region.pixel_shape(mpp)
+    r = region.top + (np.arange(rows) + 0.5) * mpp
+    c = region.left + (np.arange(cols) + 0.5) * mpp
+    return ((r >= 0) & (r <= extent.bottom))[:, None] & ((c >= 0) & (c <= extent.right))[None, :]
+
+
+def _read_warped(
+    stain: Stain, transform: Transform, region: Region, mpp: float, out: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Fill `out` (3, rows, cols) with a moving stain's density; return where its slide lies."""
+    grid = transform.moving_grid(region, mpp)
+    extent = stain.slide.extent
+    inside = (
+        (grid[0] >= 0) & (grid[0] <= extent.bottom) & (grid[1] >= 0) & (grid[1] <= extent.right)
+    )
+    if not inside.any():
+        return inside
+    top, left = (np.floor(g[inside].min() / mpp) - 1 for g in grid)
+    bottom, right = (np.ceil(g[inside].max() / mpp) + 1 for g in grid)
+    box = Region.of_pixels(top=top, left=left, rows=bottom - top, cols=right - left, mpp=mpp)
+    source = stain.slide.read(box, mpp)
+    at = np.stack([grid[0] / mpp - top - 0.5, grid[1] / mpp - left - 0.5]).astype(np.float32)
+    warped = np.stack(
+        [map_coordinates(source[..., c], at, order=1, mode="nearest") for c in range(CHANNELS)], -1
+    )
+    out[:] = np.where(inside, optical_density(warped, stain.background).transpose(2, 0, 1), 0)
+    return inside

@@ -1,0 +1,222 @@
+"""Training: autoencoder first, then autoencoder and clustering heads together."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from napari_pancluster.core.checkpoint import Checkpoint, save_tensors
+from napari_pancluster.core.config import TrainConfig
+from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
+from napari_pancluster.core.errors import InputError, TrainingError
+from napari_pancluster.core.losses import mutual_information_loss, reconstruction_loss
+from napari_pancluster.core.model import PatchNetwork
+from napari_pancluster.core.progress import Progress, Task
+
+# Heads with more clusters than anyone wants keep the latents rich.
+_EXTRA_HEADS = (30, 60)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device to run on.
+
+    Raises
+    ------
+    InputError
+        If the one asked for is not there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return torch.device(next(name for name, usable in there.items() if usable))
+    if not there[wanted]:
+        raise InputError(f"--device {wanted} is not available on this machine. Use --device auto.")
+    return torch.device(wanted)
+
+
+def mixed_precision(device: torch.device) -> bool:
+    """Return whether bfloat16 pays: on GPUs that have it and on CPUs with its instructions."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and probe is not None and bool(probe())
+
+
+@dataclass
+class _Run:
+    """The state of a training run between epochs."""
+
+    network: PatchNetwork
+    optimiser: torch.optim.Optimizer
+    device: torch.device
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    store: PatchStore, config: TrainConfig, *, stains: tuple[str, ...], mpp: float, folder: Path
+) -> Task[Checkpoint]:
+    """Train on a patch store; continues from the last epoch kept in `folder`, if any.
+
+    Parameters
+    ----------
+    store
+        The crops to learn from.
+    stains
+        Their stains, in channel order.
+    mpp
+        Their pixel size, µm/px.
+    folder
+        Where the state is kept after every epoch.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer patches than clusters, or the loss stops being a number.
+    """
+    wanted = max(config.ks)
+    if len(store) < wanted:
+        raise TrainingError(
+            f"{len(store)} training patches are fewer than {wanted} clusters. Use more --patches or a smaller k."
+        )
+    state = _start(store, config)
+    _restore(state, folder)
+    step_seconds, steps = 0.0, _steps_per_epoch(store, config)
+    while state.epoch < config.epochs:
+        sums: dict[str, float] = {}
+        for number, (rows, rng) in enumerate(_batches(store, config, state.epoch)):
+            began = time.perf_counter()
+            values = _step(state, store, config, rows, rng, number / steps)
+            step_seconds += time.perf_counter() - began
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value / steps
+            values["patches_per_s"] = 2 * len(rows) / max(time.perf_counter() - began, 1e-9)
+            stage = "Training autoencoder" if "clustering" not in values else "Training clusters"
+            yield Progress(stage, state.epoch * steps + number + 1, config.epochs * steps, values)
+        state.epoch += 1
+        state.history.append({"epoch": state.epoch, **sums})
+        _save(state, folder)
+    return Checkpoint(
+        weights={n: t.detach().cpu().clone() for n, t in state.network.state_dict().items()},
+        stains=stains,
+        heads=state.network.heads_k,
+        ks=config.ks,
+        k=config.k if isinstance(config.k, int) else 0,
+        mpp=mpp,
+        patch_px=config.patch_px,
+        config=config.model_dump(),
+        history=tuple(state.history),
+    )
+
+
+def _start(store: PatchStore, config: TrainConfig) -> _Run:
+    device = choose_device(config.device)
+    # Seeded initial weights without touching the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = PatchNetwork(
+            store.stains, (*config.ks, *_EXTRA_HEADS), width=config.width, latent=config.latent
+        )
+    mean, std = store.channel_statistics()
+    network.od_mean.copy_(torch.from_numpy(mean))  # type: ignore[operator]
+    network.od_std.copy_(torch.from_numpy(std))  # type: ignore[operator]
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _Run(network, torch.optim.Adam(network.parameters(), lr=config.learning_rate), device)
+
+
+def _steps_per_epoch(store: PatchStore, config: TrainConfig) -> int:
+    return max(1, len(store) // config.batch)
+
+
+def _batches(
+    store: PatchStore, config: TrainConfig, epoch: int
+) -> Iterator[tuple[NDArray[np.int64], np.random.Generator]]:
+    rng = np.random.default_rng((config.seed, epoch))
+    order = rng.permutation(len(store))
+    for number in range(_steps_per_epoch(store, config)):
+        yield order[number * config.batch : (number + 1) * config.batch], rng
+
+
+def _step(
+    state: _Run, store: PatchStore, config: TrainConfig, rows: NDArray[np.int64], rng: np.random.Generator, part: float
+) -> dict[str, float]:
+    """Take one step of the optimiser and return its losses."""
+    network, device = state.network.train(), state.device
+    done = (state.epoch + part) / config.epochs
+    for group in state.optimiser.param_groups:
+        group["lr"] = config.learning_rate * max(0.02, 0.5 * (1 + float(np.cos(np.pi * done))))
+    views = ViewConfig(config.shift_px, config.stain_jitter)
+    pairs = [view(store, rows, views, rng) for _ in (0, 1)]
+    od = torch.cat([p[0] for p in pairs]).to(device, memory_format=torch.channels_last)
+    present = torch.cat([p[1] for p in pairs]).to(device)
+    joint = done >= config.pretraining
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision(device)):
+        x = network.normalise(od, present)
+        z = network.encode(x)
+        half = len(rows)
+        rebuilt = network.decode(z[:half])
+    reconstruction = reconstruction_loss(rebuilt, x[:half], present[:half])
+    losses = {"reconstruction": reconstruction}
+    total = reconstruction
+    if joint:
+        losses["clustering"] = _clustering_loss(network, z, half, config)
+        total = config.reconstruction * reconstruction + losses["clustering"]
+    state.optimiser.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    state.optimiser.step()
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
+    if not all(np.isfinite(v) for v in values.values()):
+        raise TrainingError("The loss is no longer a number. Lower the learning rate and train again.")
+    return values
+
+
+def _clustering_loss(
+    network: PatchNetwork, z: torch.Tensor, half: int, config: TrainConfig
+) -> torch.Tensor:
+    latents = network.latents(z)
+    total, weights = torch.zeros((), device=z.device), 0.0
+    for k, logits in zip(network.heads_k, network.logits(latents), strict=True):
+        weight = 4.0 if k == config.k else 1.0
+        loss = mutual_information_loss(logits[:half], logits[half:], balance=config.balance)
+        total = total + weight * loss
+        weights += weight
+    return total / weights
+
+
+def _save(state: _Run, folder: Path) -> None:
+    tensors = {f"model.{n}": t for n, t in state.network.state_dict().items()}
+    for number, entry in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{number}.{name}": t for name, t in entry.items()}
+    save_tensors(folder / "state.safetensors", tensors)
+    partial = folder / "state.json.partial"
+    partial.write_text(json.dumps({"epoch": state.epoch, "history": state.history}))
+    partial.replace(folder / "state.json")
+
+
+def _restore(state: _Run, folder: Path) -> None:
+    if not (folder / "state.json").exists():
+        return
+    kept = json.loads((folder / "state.json").read_text())
+    tensors = load_file(folder / "state.safetensors", device=str(state.device))
+    state.network.load_state_dict(
+        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    )
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam."):
+            _, number, key = name.split(".")
+            entries.setdefault(int(number), {})[key] = tensor
+    state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": entries})
+    state.epoch, state.history = kept["epoch"], kept["history"]
