@@ -16,6 +16,7 @@ from napari_pancluster.core.progress import Progress, Task, run
 
 R = TypeVar("R")
 _INTERVAL_S = 0.1
+_MOST_COLUMNS = 7
 
 
 class Reporter:
@@ -99,7 +100,15 @@ def _is_flat(value: Mapping[str, Any]) -> bool:
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    """Return rows as a table: a line each, or a column each where there are many values."""
     table = Table(title=title, title_justify="left")
+    if len(rows[0]) > _MOST_COLUMNS:
+        table.show_header = False
+        for _ in range(len(rows) + 1):
+            table.add_column(overflow="fold")
+        for name in rows[0]:
+            table.add_row(name, *(_cell(row[name]) for row in rows))
+        return table
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:

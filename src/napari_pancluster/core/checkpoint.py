@@ -55,7 +55,12 @@ class Checkpoint:
         network = PatchNetwork(
             len(self.stains), self.heads, width=self.config["width"], latent=self.config["latent"]
         )
-        network.load_state_dict(self.weights)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ProjectError(
+                "The trained network is of another version of the program. Train again."
+            ) from error
         return network.eval()
 
 

@@ -59,7 +59,7 @@ class TrainConfig(BaseModel):
         description="Share of the epochs that train the autoencoder alone.",
     )
     shift_share: float = Field(
-        0.5, title="Shift (patches)", ge=0, le=1,
+        0.75, title="Shift (patches)", ge=0, le=1,
         description="How far apart two views of the same tissue may lie.",
     )
     stain_jitter: float = Field(

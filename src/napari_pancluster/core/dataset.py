@@ -20,6 +20,7 @@ from napari_pancluster.core.stain import MAX_OD
 # Densities are kept in 8 bits: steps of 0.008, below the noise of an 8-bit scanner.
 _CODE = 255 / MAX_OD
 _BLOCK_PX = 1024
+_HUE_SHARE = 0.25
 # A stain that covers less of a crop than this counts as missing there.
 _LEAST_INSIDE = 0.5
 
@@ -116,6 +117,19 @@ def _blocks(
             yield part, block, corners[part] - (top, left)
 
 
+def _stain_gain(
+    count: int, stains: int, jitter: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return factors (count, C, 1, 1) from codes to densities of slightly other stainings.
+
+    A section may be stained longer or shorter as a whole; its hue changes much less.
+    """
+    whole = rng.normal(0, jitter, size=(count, stains, 1))
+    hue = rng.normal(0, jitter * _HUE_SHARE, size=(count, stains, CHANNELS))
+    gain = np.exp(whole + hue).reshape(count, stains * CHANNELS, 1, 1) / _CODE
+    return np.asarray(gain, np.float32)
+
+
 @dataclass(frozen=True)
 class ViewConfig:
     """How two views of one tissue may differ."""
@@ -150,6 +164,5 @@ def view(
         window = store.codes[row, :, top : top + patch, left : left + patch]
         window = np.rot90(window, int(turns[i]), axes=(1, 2))
         out[i] = window[:, :, ::-1] if flips[i] else window
-    gain = np.exp(rng.normal(0, config.stain_jitter, size=(len(rows), out.shape[1], 1, 1)))
-    out *= (gain / _CODE).astype(np.float32)
+    out *= _stain_gain(len(rows), store.stains, config.stain_jitter, rng)
     return torch.from_numpy(out), torch.from_numpy(store.present[rows].astype(np.float32))

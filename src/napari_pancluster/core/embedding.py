@@ -53,6 +53,8 @@ def _umap(latents: NDArray[np.float32], config: EmbedConfig) -> NDArray[np.float
     with warnings.catch_warnings():
         # UMAP says that a seed means one thread; that is what a seed is for.
         warnings.filterwarnings("ignore", message="n_jobs value", category=UserWarning)
+        # … and that its neural variant, unused here, is not installed.
+        warnings.filterwarnings("ignore", category=ImportWarning)
         import umap
 
         model = umap.UMAP(

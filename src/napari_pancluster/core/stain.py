@@ -15,8 +15,8 @@ MAX_OD = 2.0
 _THUMBNAIL_PX = 768
 # Glass is bright and nearly grey; a tinted lamp still stays inside these.
 _DIMMEST_GLASS = 185.0
-_MOST_TINT = 30.0
-_LEAST_GLASS_SHARE = 0.002
+_MOST_TINT = 15.0
+_LEAST_GLASS_SHARE = 0.005
 # Typical white of a scanner, for slides that are tissue from edge to edge.
 _USUAL_GLASS = 245.0
 

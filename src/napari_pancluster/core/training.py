@@ -93,7 +93,7 @@ def train(
         )
     state = _start(store, config)
     _restore(state, folder)
-    step_seconds, steps = 0.0, _steps_per_epoch(store, config)
+    step_seconds, steps = 0.0, _steps_per_epoch(config)
     while state.epoch < config.epochs:
         sums: dict[str, float] = {}
         for number, (rows, rng) in enumerate(_batches(store, config, state.epoch)):
@@ -136,17 +136,20 @@ def _start(store: PatchStore, config: TrainConfig) -> _Run:
     return _Run(network, torch.optim.Adam(network.parameters(), lr=config.learning_rate), device)
 
 
-def _steps_per_epoch(store: PatchStore, config: TrainConfig) -> int:
-    return max(1, len(store) // config.batch)
+def _steps_per_epoch(config: TrainConfig) -> int:
+    return max(1, config.patches // config.batch)
 
 
 def _batches(
     store: PatchStore, config: TrainConfig, epoch: int
 ) -> Iterator[tuple[NDArray[np.int64], np.random.Generator]]:
+    """Yield the rows of every step of an epoch; it is as long whatever the disk space allowed."""
     rng = np.random.default_rng((config.seed, epoch))
-    order = rng.permutation(len(store))
-    for number in range(_steps_per_epoch(store, config)):
-        yield order[number * config.batch : (number + 1) * config.batch], rng
+    batch, steps = min(config.batch, len(store)), _steps_per_epoch(config)
+    rounds = -(-steps * batch // len(store))
+    order = np.concatenate([rng.permutation(len(store)) for _ in range(rounds)])
+    for number in range(steps):
+        yield order[number * batch : (number + 1) * batch], rng
 
 
 def _step(

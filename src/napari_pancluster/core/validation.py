@@ -76,6 +76,8 @@ def dunn(latents: NDArray[np.floating], assignments: NDArray[np.integer]) -> flo
         # Rows are sorted by cluster and distances symmetric: what lies left was seen before.
         squared = norms[rows, None] + norms[None, top:] - 2 * values[rows] @ values[top:].T
         same = groups[rows, None] == groups[None, top:]
+        # A row and itself: exactly 0, whatever the last bit of the difference says.
+        np.fill_diagonal(squared, 0)
         widest = max(widest, float(squared.max(where=same, initial=0)))
         nearest = min(nearest, float(squared.min(where=~same, initial=np.inf)))
     if not np.isfinite(nearest) or widest <= 0:
@@ -121,13 +123,11 @@ def select_k(
     mean = {name: np.asarray(v).mean(axis=1) for name, v in found.items()}
     std = {name: np.asarray(v).std(axis=1) for name, v in found.items()}
     ks = np.asarray([c.k for c in clusterings])
-    suggested, why = suggest(ks, mean, std)
+    suggested, why = suggest(ks, mean)
     return ValidationScores(ks, mean, std, suggested, why)
 
 
-def suggest(
-    k: NDArray[np.int64], mean: dict[str, NDArray[np.float64]], std: dict[str, NDArray[np.float64]]
-) -> tuple[int, str]:
+def suggest(k: NDArray[np.int64], mean: dict[str, NDArray[np.float64]]) -> tuple[int, str]:
     """Return the k with the best mean rank over the indices, and the evidence in words."""
     ranks = np.mean([_ranks(mean[n], better) for n, better in BETTER.items()], axis=0)
     best = int(np.argmin(ranks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ class OpenSlideReader:
         self.levels = pyramid_levels([(h, w) for w, h in self._slide.level_dimensions])
         recorded = properties.get(openslide.PROPERTY_NAME_MPP_X)
         self.mpp = plausible(float(recorded) if recorded else None)
+        self._close = weakref.finalize(self, self._slide.close)
         self.dtype: np.dtype[np.generic] = np.dtype(np.uint8)
 
     def read(self, level: int, top: int, left: int, rows: int, cols: int) -> NDArray[np.generic]:
@@ -37,7 +39,7 @@ class OpenSlideReader:
 
     def close(self) -> None:
         """Release the file."""
-        self._slide.close()
+        self._close()
 
 
 def open_openslide(path: Path) -> OpenSlideReader | None:

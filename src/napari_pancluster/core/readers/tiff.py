@@ -7,6 +7,7 @@ SubIFDs; reading its "lowest" level would read the whole slide.
 from __future__ import annotations
 
 import re
+import weakref
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -49,6 +50,8 @@ class TiffReader:
             self.channels = int(np.prod([series.shape[i] for i in extra], initial=1))
             self.format = _format(self._tiff)
             self.mpp = plausible(_mpp(self._tiff))
+            # A slide nobody holds any more closes its file: lazy arrays have no other owner.
+            self._close = weakref.finalize(self, self._tiff.close)
         except BaseException:
             self._tiff.close()
             raise
@@ -66,7 +69,7 @@ class TiffReader:
 
     def close(self) -> None:
         """Release the file."""
-        self._tiff.close()
+        self._close()
 
 
 def open_tiff(path: Path) -> TiffReader | None:

@@ -51,10 +51,11 @@ def warped_and_weight(
     fixed: WorkImage, moving: WorkImage, matrix: Matrix
 ) -> tuple[FloatImage, FloatImage]:
     """Return the moving density in the fixed frame, and where the two can be compared."""
-    options = {"mpp": moving.mpp, "matrix": matrix, "shape": fixed.shape, "to_mpp": fixed.mpp}
-    warped = warp(moving.density, **options)
-    tissue = warp(moving.tissue, **options)
-    inside = warp(np.ones(moving.shape, np.float32), **options)
+    inside = np.ones(moving.shape, np.float32)
+    warped, tissue, inside = (
+        warp(image, mpp=moving.mpp, matrix=matrix, shape=fixed.shape, to_mpp=fixed.mpp)
+        for image in (moving.density, moving.tissue, inside)
+    )
     return warped, np.maximum(fixed.tissue, tissue) * (inside > 0.99)
 
 
@@ -70,7 +71,7 @@ def alignment(fixed: WorkImage, moving: WorkImage, matrix: Matrix) -> float:
 
 
 def _basis(fixed: WorkImage, *, rigid: bool) -> FloatImage:
-    """Return (parameters, 2, rows, cols): how each parameter moves each pixel, about 1 px at most."""
+    """Return (parameters, 2, rows, cols): how each parameter moves a pixel, 1 px at most."""
     rows, cols = fixed.shape
     half = max(rows, cols) / 2
     r = np.broadcast_to(((np.arange(rows) + 0.5 - rows / 2) / half)[:, None], fixed.shape)

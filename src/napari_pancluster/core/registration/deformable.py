@@ -15,6 +15,12 @@ from napari_pancluster.core.registration.images import Matrix, WorkImage
 
 Field = NDArray[np.float32]
 
+# Serial sections gain nothing from finer pictures: their cells differ. The same section stained
+# twice does, and gives itself away by how much of its structure is explained.
+_NEIGHBOURS_PX = 300
+_SAME_SECTION = 0.3
+_SETTLED_PX = 0.01
+
 
 @dataclass(frozen=True)
 class ElasticSchedule:
@@ -26,8 +32,8 @@ class ElasticSchedule:
         Longer side of the picture at each level.
     """
 
-    sides: tuple[int, ...] = (96, 192, 384)
-    iterations: tuple[int, ...] = (30, 30, 20)
+    sides: tuple[int, ...] = (96, 192, 384, 768)
+    iterations: tuple[int, ...] = (30, 30, 20, 10)
     window: int = 13
     # Share of the longer side over which forces are gathered (a local Lucas–Kanade window).
     gather: float = 0.01
@@ -53,41 +59,54 @@ def find_displacement(
         Its pixel size in µm; the first sample lies at half of it.
     """
     schedule = schedule or ElasticSchedule()
-    long = max(fixed.long_um, moving.long_um)
-    field: Field | None = None
-    spacing = fixed.mpp
-    total = sum(schedule.iterations)
+    levels = _levels(fixed, moving, schedule)
+    spacing = levels[0][0]
+    field = np.zeros((2, *fixed.at(spacing).shape), np.float32)
+    total = sum(iterations for _, iterations in levels)
     done = 0
-    for side, iterations in zip(schedule.sides, schedule.iterations, strict=True):
-        mpp = max(long / side, fixed.mpp, moving.mpp)
-        if field is not None and mpp >= spacing * 0.8:
-            break
-        target, source = fixed.at(mpp), moving.at(mpp)
-        field = _resize(field, target.shape, spacing / mpp)
+    for mpp, iterations in levels:
+        level = _Level(fixed.at(mpp), moving.at(mpp), matrix, schedule)
+        field = _resize(field, level.shape, spacing / mpp)
         spacing = mpp
-        level = _Level(target, source, matrix, schedule)
-        for _ in range(iterations):
-            yield Progress("Fitting the deformation", done, total)
+        for n in range(iterations):
+            yield Progress("Fitting the deformation", done + n, total)
             field, change = level.step(field)
-            done += 1
-            if change < 0.01:
+            if change < _SETTLED_PX:
                 break
-    assert field is not None
+        done += iterations
+        if max(level.shape) >= _NEIGHBOURS_PX and level.agreement < _SAME_SECTION:
+            break
     return field * np.float32(spacing), spacing
 
 
+def _levels(
+    fixed: WorkImage, moving: WorkImage, schedule: ElasticSchedule
+) -> list[tuple[float, int]]:
+    """Return pixel size and iterations of each level the images are fine enough for."""
+    finest = max(fixed.mpp, moving.mpp)
+    levels: list[tuple[float, int]] = []
+    for side, iterations in zip(schedule.sides, schedule.iterations, strict=True):
+        mpp = max(fixed.long_um / side, finest)
+        if not levels or mpp < levels[-1][0] * 0.8:
+            levels.append((mpp, iterations))
+    return levels
+
+
 class _Level:
+    """One pixel size: its pictures, and the step that improves a field on them."""
+
     def __init__(
         self, fixed: WorkImage, moving: WorkImage, matrix: Matrix, schedule: ElasticSchedule
     ) -> None:
         self._stats = LocalStats.of(fixed.density, fixed.tissue, schedule.window)
         self._picture, self._weight = warped_and_weight(fixed, moving, matrix)
-        self._tissue = fixed.tissue
         side = max(fixed.shape)
         self._gather = schedule.gather * side
         self._elastic = schedule.elastic * side
         self._damping = schedule.damping
         self._grid = np.indices(fixed.shape, np.float32)
+        self.shape = fixed.shape
+        self.agreement = 0.0
 
     def step(self, field: Field) -> tuple[Field, float]:
         """Return the field after one iteration, and by how many px it moved at most."""
@@ -95,10 +114,11 @@ class _Level:
         warped = ndimage.map_coordinates(self._picture, at, order=1, mode="nearest")
         weight = ndimage.map_coordinates(self._weight, at, order=1, mode="constant")
         force = forces(self._stats, warped, weight)
+        total = max(float(weight.sum()), 1.0)
+        self.agreement = float((force.correlation**2 * weight).sum()) / total
         pull = np.stack([smooth(p, self._gather) for p in force.pull])
         rr, rc, cc = (smooth(c, self._gather) for c in force.curvature)
-        share = max(float(weight.mean()), 1e-3)
-        damp = self._damping * float((rr + cc).mean()) / share / 2 + 1e-9
+        damp = self._damping * float((rr + cc).sum()) / total / 2 + 1e-9
         rr, cc = rr + damp, cc + damp
         det = rr * cc - rc * rc
         update = np.stack([cc * pull[0] - rc * pull[1], rr * pull[1] - rc * pull[0]]) / det
@@ -109,14 +129,12 @@ class _Level:
 
 
 def smooth(image: Field, sigma: float) -> Field:
-    """Return a Gaussian mean; wide ones are taken on a coarser grid, which costs a tenth."""
+    """Return a Gaussian mean."""
     return np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0))
 
 
-def _resize(field: Field | None, shape: tuple[int, int], factor: float) -> Field:
+def _resize(field: Field, shape: tuple[int, int], factor: float) -> Field:
     """Return a field in px resampled to a grid `factor` times as fine."""
-    if field is None:
-        return np.zeros((2, *shape), np.float32)
     at = [(np.arange(n) + 0.5) / factor - 0.5 for n in shape]
     grid = np.stack(np.meshgrid(*at, indexing="ij"))
     parts = [ndimage.map_coordinates(f, grid, order=1, mode="nearest") for f in field]

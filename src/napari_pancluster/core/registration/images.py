@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_pancluster.core.config import TissueConfig
 from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.resample import apply_separable, area_weights
 from napari_pancluster.core.stain import Stain
-from napari_pancluster.core.tissue import TissueConfig, tissue_of_density
+from napari_pancluster.core.tissue import tissue_of_density
 
 FloatImage = NDArray[np.float32]
 Matrix = NDArray[np.float64]
@@ -20,6 +21,8 @@ Matrix = NDArray[np.float64]
 MASK_MPP = 8.0
 # Densities above this share of the tissue are blots and folds; they would own the correlation.
 _CLIP_PERCENTILE = 98.0
+# Below this deviation of density a section shows nothing but the scanner's noise.
+_LEAST_SPREAD = 0.005
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,13 @@ def read_work_image(stain: Stain, mpp: float) -> WorkImage:
     tissue = _enlarge(mask, od.shape[:2])
     density = od.mean(axis=-1)
     inside = density[tissue > 0.5]
-    top = float(np.percentile(inside, _CLIP_PERCENTILE))
-    spread = float(np.minimum(inside, top).std())
-    if spread < 1e-4:
+    top = float(np.percentile(inside, _CLIP_PERCENTILE)) if inside.size else 0.0
+    spread = float(np.minimum(inside, top).std()) if inside.size else 0.0
+    if spread < _LEAST_SPREAD:
         raise SlideError(
             f"{stain.slide.path.name} (stain {stain.name}) is one even colour without structure"
         )
-    density = np.minimum(density, top) * tissue / max(spread, 0.02)
+    density = np.minimum(density, top) * tissue / spread
     return WorkImage(density.astype(np.float32), tissue, mpp)
 
 

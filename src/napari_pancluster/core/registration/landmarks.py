@@ -65,7 +65,9 @@ def read_landmarks(path: str | Path, fixed: Slide, moving: Slide) -> Landmarks:
         )
     table = np.array([_numbers(path, n, row) for n, row in enumerate(rows, start=2)])
     if len(table) < LEAST:
-        raise InputError(f"The landmarks {path} have {len(table)} rows; at least {LEAST} are needed.")
+        raise InputError(
+            f"The landmarks {path} have {len(table)} rows; at least {LEAST} are needed."
+        )
     return Landmarks(
         fixed=table[:, [1, 0]] * fixed.um_per_px, moving=table[:, [3, 2]] * (moving.mpp or 1.0)
     )
@@ -160,9 +162,9 @@ def spline_correction(transform: Transform, landmarks: Landmarks) -> NDArray[np.
 
 
 def _enlarge(grid: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
-    rows, cols = (np.linspace(0, size - 1, n) for size, n in zip(grid.shape[1:], shape, strict=True))
-    out = [
-        np.stack([np.interp(cols, np.arange(g.shape[1]), line) for line in g]) for g in grid
-    ]
+    rows, cols = (
+        np.linspace(0, size - 1, n) for size, n in zip(grid.shape[1:], shape, strict=True)
+    )
+    out = [np.stack([np.interp(cols, np.arange(g.shape[1]), line) for line in g]) for g in grid]
     out = [np.stack([np.interp(rows, np.arange(len(o)), line) for line in o.T], 1) for o in out]
     return np.asarray(out, np.float32)

@@ -52,26 +52,26 @@ class RegisterConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     mpp: float = Field(
-        4.0,
+        default=4.0,
         title="Working pixel size (µm/px)",
         description="Pictures are compared at this size; small sections are read finer.",
         gt=0,
         le=200,
     )
     deformable: bool = Field(
-        True,
+        default=True,
         title="Follow deformations",
         description="Bend the section after turning, moving and shearing it.",
     )
     stiffness: float = Field(
-        1.0,
+        default=1.0,
         title="Stiffness",
         description="Higher keeps the bending smoother; 1 suits serial sections.",
         ge=0.2,
         le=5.0,
     )
     candidates: int = Field(
-        6,
+        default=6,
         title="Starting positions",
         description="How many of the best rotations are tried out in full.",
         ge=1,
@@ -155,9 +155,7 @@ def register_pair(
         done = yield from _register(fixed, moving, config, landmarks)
     except PanclusterError as error:
         done = Registration(None, RegistrationReport(moving.name, "failed", str(error)))
-    return replace(
-        done, report=replace(done.report, seconds=round(time.monotonic() - start, 3))
-    )
+    return replace(done, report=replace(done.report, seconds=round(time.monotonic() - start, 3)))
 
 
 @dataclass(frozen=True)
@@ -243,9 +241,7 @@ def _place(
 def _bend(pair: _Pair, affine: Transform, stiffness: float) -> Task[Transform]:
     """Return the affine with a deformation; the affine itself where that is no better."""
     schedule = ElasticSchedule().stiffened(stiffness)
-    field, spacing = yield from find_displacement(
-        pair.fixed, pair.moving, affine.affine, schedule
-    )
+    field, spacing = yield from find_displacement(pair.fixed, pair.moving, affine.affine, schedule)
     bent = with_field(affine, field, spacing)
     far = float(np.abs(field).max()) > _FURTHEST_SHARE * pair.fixed.long_um
     if far or folding(pair.fixed, bent) > 0:
@@ -264,9 +260,7 @@ def _correct(fixed: WorkImage, transform: Transform, landmarks: Landmarks) -> Tr
         shape = tuple(max(2, round(n * fixed.mpp / spacing)) for n in fixed.shape)
         field = np.zeros((2, *shape), np.float32)
     transform = with_field(transform, field, spacing)
-    drawn = with_field(
-        transform, field + spline_correction(transform, landmarks), spacing
-    )
+    drawn = with_field(transform, field + spline_correction(transform, landmarks), spacing)
     return drawn if folding(fixed, drawn) == 0 else transform
 
 

@@ -26,6 +26,13 @@ _BESIDE_PX = (14, 20)
 _COMPASS = np.array([(np.sin(a), np.cos(a)) for a in np.arange(8) * np.pi / 4])
 _LEAST_DEVIATION = 1e-3
 _FEWEST_PIXELS = 200
+# Set between true pairs (correlation 0.06 and more, standing out by 3.4 and more) and wrong ones
+# (0.08 and less, of which those that stand out have a close runner-up) of liver, lung, stomach
+# and pancreas; see benchmarks/bench_registration.py.
+_FAILED_CORRELATION, _FAILED_STRUCTURE, _FAILED_DICE = 0.02, 1.0, 0.3
+_OK_CORRELATION, _OK_STRUCTURE, _OK_DICE = 0.05, 3.0, 0.6
+_OK_MARGIN, _SURE_STRUCTURE = 1.35, 8.0
+_MOST_SCALE = 1.25
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,27 @@ class Evidence:
 
 def judge(evidence: Evidence) -> tuple[Status, str]:
     """Return the status and, in plain words, the reason."""
-    return "ok", "The structures agree."
+    e = evidence
+    if e.correlation < _FAILED_CORRELATION or e.structure < _FAILED_STRUCTURE:
+        return "failed", (
+            f"The structures inside the tissue do not match (correlation {e.correlation:.2f}): "
+            "another section, or too different a stain. Set landmarks if they do belong together."
+        )
+    if e.dice < _FAILED_DICE:
+        return "failed", f"The tissue outlines do not match (overlap {e.dice:.2f})."
+    doubts = []
+    if not 1 / _MOST_SCALE <= e.scale <= _MOST_SCALE:
+        doubts.append(f"it would have to be scaled by {e.scale:.2f}; check the pixel size")
+    if e.dice < _OK_DICE:
+        doubts.append(f"the tissue outlines agree only in part (overlap {e.dice:.2f})")
+    if e.correlation < _OK_CORRELATION or e.structure < _OK_STRUCTURE:
+        doubts.append(f"the structures agree weakly (correlation {e.correlation:.2f})")
+    elif e.margin < _OK_MARGIN and e.structure < _SURE_STRUCTURE:
+        doubts.append("another position fits nearly as well")
+    if doubts:
+        text = "; ".join(doubts)
+        return "doubtful", f"{text[0].upper()}{text[1:]}. Look at the overlay."
+    return "ok", f"Outlines (overlap {e.dice:.2f}) and structures ({e.correlation:.2f}) agree."
 
 
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
@@ -159,22 +186,25 @@ def overlap(fixed: WorkImage, moving: WorkImage, transform: Transform) -> float:
 
 
 def structure(fixed: WorkImage, laid: Laid) -> tuple[float, float]:
-    """Return the mean local correlation inside both tissues, and how far it stands out.
+    """Return the mean local correlation inside both tissues, absolute, and how far it stands out.
 
     The second is in deviations above the same pictures laid beside each other, in eight
     directions: outlines of wrong sections may agree, but their structure does not care where it
     lies.
     """
     inner = _inner(fixed.tissue > 0.5) & _inner((laid.tissue > 0.5) & laid.inside)
-    here = _mean_inside(fixed, laid.density, inner)
+    inner, other = _inner(fixed.tissue > 0.5), _inner((laid.tissue > 0.5) & laid.inside)
+    here = _mean_inside(fixed, laid.density, inner & other)
     beside = []
     for radius in _BESIDE_PX:
         for r, c in _COMPASS * radius:
             shift = (round(float(r)), round(float(c)))
-            moved = np.roll(laid.density, shift, (0, 1))
-            there = _inner(fixed.tissue > 0.5) & np.roll(_inner((laid.tissue > 0.5) & laid.inside), shift, (0, 1))
-            beside.append(_mean_inside(fixed, moved, there))
-    return here, (here - float(np.mean(beside))) / (float(np.std(beside)) + _LEAST_DEVIATION)
+            there = inner & np.roll(other, shift, (0, 1))
+            beside.append(_mean_inside(fixed, np.roll(laid.density, shift, (0, 1)), there))
+    # One stain may be pale where the other is dark: then both are negative.
+    sign = np.sign(here) or 1.0
+    above = sign * (here - float(np.mean(beside)))
+    return abs(here), above / (float(np.std(beside)) + _LEAST_DEVIATION)
 
 
 def _mean_inside(fixed: WorkImage, density: FloatImage, inner: NDArray[np.bool_]) -> float:

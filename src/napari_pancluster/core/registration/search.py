@@ -15,7 +15,8 @@ from napari_pancluster.core.registration.images import FloatImage, Matrix, WorkI
 SEARCH_PX = 160
 ROTATION_STEP_DEG = 6
 # Where the scale is unknown: half to double in steps of 7 %, at a coarser picture.
-SCALES = tuple(float(s) for s in np.geomspace(0.5, 2.0, 21))
+SCALES: tuple[float, ...] = tuple(float(s) for s in np.geomspace(0.5, 2.0, 21))
+_SAME_SCALE: tuple[float, ...] = (1.0,)
 _SCALE_SEARCH_PX = 96
 _SCALE_ROTATION_STEP_DEG = 10
 # Less common ground than this share of the smaller section proves nothing.
@@ -68,7 +69,7 @@ def search(
 ) -> Task[tuple[Candidate, ...]]:
     """Return the candidates of every local optimum over rotation, face and scale, best first."""
     if scale_known:
-        px, step, scales = SEARCH_PX, ROTATION_STEP_DEG, (1.0,)
+        px, step, scales = SEARCH_PX, ROTATION_STEP_DEG, _SAME_SCALE
     else:
         px, step, scales = _SCALE_SEARCH_PX, _SCALE_ROTATION_STEP_DEG, SCALES
     mpp = max(fixed.long_um, moving.long_um) / px
@@ -114,12 +115,10 @@ class _Correlator:
 
     def __init__(self, fixed: WorkImage, moving: WorkImage) -> None:
         self._moving = moving
-        side = int(np.ceil(np.hypot(*(n * moving.mpp for n in moving.shape)) / fixed.mpp)) + 2
+        side = int(np.ceil(np.hypot(*moving.shape) * moving.mpp / fixed.mpp)) + 2
         self._canvas = (side, side)
         self._mpp = fixed.mpp
-        self._shape = tuple(
-            int(fft.next_fast_len(n + side - 1, real=True)) for n in fixed.shape
-        )
+        self._shape = tuple(int(fft.next_fast_len(n + side - 1, real=True)) for n in fixed.shape)
         ones = np.ones(fixed.shape, np.float32)
         self._fixed = [
             self._spectrum(image) for image in (ones, fixed.density, fixed.density**2, fixed.tissue)

@@ -1,0 +1,100 @@
+"""Clusters on the tissue: the map lies where the tissue lies, whatever patch and stride."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_pancluster.core.clustering import Clustering, Latents, cluster, encode
+from napari_pancluster.core.config import MapConfig
+from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.geometry import Region
+from napari_pancluster.core.patches import make_grid
+from napari_pancluster.core.pipeline import export, map_clusters, train_network
+from napari_pancluster.core.pipeline.mapping import checkpoint_of
+from napari_pancluster.core.pipeline.opening import open_stack
+from napari_pancluster.core.progress import run
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.tissue import TissueMask
+
+
+def edge_of(labels: np.ndarray) -> float:
+    """Return the column, in cells, that parts the two labels best."""
+    left = np.bincount(labels[:, : labels.shape[1] // 4].ravel(), minlength=3).argmax()
+    is_left = (labels == left).mean(0)
+    gain = [is_left[:c].sum() + (1 - is_left[c:]).sum() for c in range(len(is_left) + 1)]
+    return float(np.argmax(gain))
+
+
+@pytest.mark.parametrize("patch_px", [64, 128])
+def test_the_edge_between_two_tissues_lies_where_it_is(
+    two_tissues: Path,
+    make_project: Callable[..., Project],
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    patch_px: int,
+) -> None:
+    project = make_project(HE=two_tissues)
+    run(train_network(project, {**tiny, "k": 2, "patch_px": patch_px}))
+    for stride in (16, 32, 50, 100):
+        run(map_clusters(project, MapConfig(stride_px=stride)))
+        file = run(export(project, tmp_path / "out", ["ome-tiff"]))["files"][0]
+        with tifffile.TiffFile(file) as tiff:
+            labels = tiff.asarray()
+            assert f'PhysicalSizeX="{stride * 0.5}"' in tiff.ome_metadata
+        assert labels.shape == (-(-768 // stride), -(-1900 // stride))
+        assert labels.dtype == np.uint8 and set(np.unique(labels)) == {1, 2}
+        # A patch over the edge belongs to either side: half a patch, and the cell's own width.
+        assert edge_of(labels) * stride == pytest.approx(1000, abs=max(stride, patch_px / 4))
+
+
+def test_latents_do_not_depend_on_how_the_grid_is_read(
+    two_tissues: Path, make_project: Callable[..., Project], tiny: dict[str, Any]
+) -> None:
+    project = make_project(HE=two_tissues)
+    summary = run(train_network(project, {**tiny, "k": 2, "epochs": 1}))
+    network = checkpoint_of(project, summary["run"]).network()
+    stack = open_stack(project, project.state.cases[0])
+    everywhere = TissueMask(np.ones((48, 119), bool), 8.0)
+    grid = make_grid("block", stack.extent, everywhere, mpp=0.5, patch_px=64, stride_px=32)
+    latents = run(encode(stack, grid, network)).values
+    row = len(grid.index) // 2 + 5
+    centre = grid.centres[row]
+    block = stack.read(Region(centre[0] - 16, centre[1] - 16, 32, 32), 0.5)
+    import torch
+
+    with torch.inference_mode():
+        x = network.normalise(torch.from_numpy(block.od[None]), torch.ones(1, 1))
+        alone = network.latents(network.encode(x)).numpy()[0]
+    assert np.allclose(latents[row], alone, atol=1e-3)
+
+
+def test_probabilities_are_those_of_the_head(
+    two_tissues: Path, make_project: Callable[..., Project], tiny: dict[str, Any]
+) -> None:
+    project = make_project(HE=two_tissues)
+    summary = run(train_network(project, {**tiny, "k": 3, "epochs": 1}))
+    checkpoint = checkpoint_of(project, summary["run"])
+    values = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    found = cluster(Latents(values), checkpoint, 3)
+    assert found.probabilities.shape == (50, 3)
+    assert np.allclose(found.probabilities.sum(1), 1, atol=1e-5)
+    assert (found.certainty == found.probabilities.max(1)).all()
+    with pytest.raises(InputError, match="holds k = 2 to 4, not 9"):
+        cluster(Latents(values), checkpoint, 9)
+
+
+def test_label_images_have_background_0_and_labels_from_1() -> None:
+    tissue = TissueMask(np.pad(np.ones((5, 5), bool), ((0, 5), (0, 5))), 8.0)
+    grid = make_grid("a", Region(0, 0, 80, 80), tissue, mpp=1, patch_px=16, stride_px=8)
+    assignments = np.arange(len(grid.index), dtype=np.uint8) % 3
+    found = Clustering(3, assignments, np.eye(3, dtype=np.float32)[assignments])
+    image = found.label_image(grid, slice(None))
+    assert image.dtype == np.uint8 and image.shape == (10, 10)
+    assert (image[5:] == 0).all() and (image[:, 5:] == 0).all()
+    assert set(np.unique(image[:5, :5])) == {1, 2, 3}

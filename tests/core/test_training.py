@@ -1,0 +1,160 @@
+"""Training: losses, repeatability, resuming, and refusing what cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from napari_pancluster.core.config import TrainConfig
+from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
+from napari_pancluster.core.errors import InputError, ProjectError, TrainingError
+from napari_pancluster.core.losses import mutual_information_loss, reconstruction_loss
+from napari_pancluster.core.model import PatchNetwork
+from napari_pancluster.core.progress import run
+from napari_pancluster.core.training import choose_device, train
+
+
+@pytest.fixture
+def store() -> PatchStore:
+    """96 crops of two stains: noise, of two grain sizes."""
+    rng = np.random.default_rng(0)
+    fine = rng.integers(0, 90, (48, 6, 96, 96))
+    coarse = rng.integers(0, 90, (48, 6, 12, 12)).repeat(8, 2).repeat(8, 3)
+    codes = np.concatenate([fine, coarse]).astype(np.uint8)
+    return PatchStore(codes, np.ones((96, 2), bool), 64)
+
+
+def config(tiny: dict[str, Any], **more: Any) -> TrainConfig:
+    return TrainConfig(**{**tiny, "epochs": 3, "shift_share": 0.25, **more})
+
+
+def finish(store: PatchStore, options: TrainConfig, folder: Path) -> Checkpoint:
+    folder.mkdir(exist_ok=True)
+    return run(train(store, options, stains=("HE", "PAS"), mpp=0.5, folder=folder))
+
+
+def test_confident_balanced_agreeing_clusters_are_the_optimum() -> None:
+    sure = 20 * torch.eye(4).repeat(8, 1)
+    best = mutual_information_loss(sure, sure, balance=2.0)
+    assert best.item() == pytest.approx(-2.0, abs=1e-3)
+    one_cluster = torch.zeros(32, 4).index_fill_(1, torch.tensor([0]), 20.0)
+    assert mutual_information_loss(one_cluster, one_cluster, balance=2.0) > best + 1.9
+    undecided = torch.zeros(32, 4)
+    assert mutual_information_loss(undecided, undecided, balance=2.0) > best + 0.9
+    assert mutual_information_loss(sure, sure.roll(1, 1), balance=2.0) > best + 5
+
+
+def test_a_missing_stain_costs_nothing() -> None:
+    target = torch.randn(2, 6, 8, 8)
+    wrong = target.clone()
+    wrong[:, 3:] += 100
+    present = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert reconstruction_loss(wrong, target, present).item() == 0
+    assert reconstruction_loss(wrong, target, torch.ones(2, 2)).item() == pytest.approx(5000)
+
+
+def test_network_shapes_and_masking() -> None:
+    network = PatchNetwork(2, (2, 5), width=8, latent=16).eval()
+    for side in (64, 128):
+        od, present = torch.rand(3, 6, side, side), torch.tensor([[1.0, 0.0]] * 3)
+        x = network.normalise(od, present)
+        assert (x[:, 3:] == 0).all() and (x[:, :3] != 0).any()
+        z = network.encode(x)
+        assert z.shape == (3, 16, side // 16, side // 16)
+        assert network.decode(z).shape == od.shape
+        assert [tuple(p.shape) for p in network.logits(network.latents(z))] == [(3, 2), (3, 5)]
+
+
+def test_views_are_windows_of_their_own_crop(store: PatchStore) -> None:
+    marked = np.zeros_like(store.codes[:8])
+    marked += np.arange(1, 9, dtype=np.uint8)[:, None, None, None] * 20
+    small = PatchStore(marked, np.ones((8, 2), bool), 64)
+    rng = np.random.default_rng(0)
+    od, present = view(small, np.arange(8), ViewConfig(16, 0.0), rng)
+    assert od.shape == (8, 6, 64, 64) and (present == 1).all()
+    expected = np.arange(1, 9) * 20 / 127.5
+    assert np.allclose(od.mean((1, 2, 3)), expected, atol=1e-4)
+    shifted = {view(store, np.array([0]), ViewConfig(16, 0.0), rng)[0].numpy().tobytes() for _ in range(6)}
+    assert len(shifted) == 6
+    still = {view(store, np.array([0]), ViewConfig(0, 0.0), rng)[0].numpy().sum() for _ in range(6)}
+    assert max(still) == pytest.approx(min(still), rel=1e-5)
+
+
+def test_training_learns_the_grain(store: PatchStore, tiny: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = finish(store, config(tiny, k=2, epochs=8), tmp_path / "run")
+    network = checkpoint.network()
+    with torch.inference_mode():
+        od = torch.from_numpy(store.codes[:, :, 16:80, 16:80] / np.float32(127.5))
+        latents = network.latents(network.encode(network.normalise(od, torch.ones(96, 2))))
+        found = network.logits(latents)[checkpoint.heads.index(2)].argmax(1).numpy()
+    truth = np.repeat([0, 1], 48)
+    assert max((found == truth).mean(), (found != truth).mean()) > 0.95
+    stages = [entry.get("clustering") for entry in checkpoint.history]
+    assert stages[0] is None and stages[-1] < -0.8
+
+
+def test_same_seed_same_weights_and_other_seed_other_weights(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    one = finish(store, config(tiny), tmp_path / "a")
+    two = finish(store, config(tiny), tmp_path / "b")
+    other = finish(store, config(tiny, seed=1), tmp_path / "c")
+    assert all(torch.equal(one.weights[n], two.weights[n]) for n in one.weights)
+    assert not torch.equal(one.weights["heads.0.weight"], other.weights["heads.0.weight"])
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    straight = finish(store, config(tiny), tmp_path / "a")
+    folder = tmp_path / "b"
+    folder.mkdir()
+    task = train(store, config(tiny), stains=("HE", "PAS"), mpp=0.5, folder=folder)
+    for progress in task:
+        if progress.done == 9:  # in the middle of the second epoch of six steps
+            break
+    task.close()
+    assert (folder / "state.json").exists()
+    resumed = finish(store, config(tiny), folder)
+    assert all(torch.equal(straight.weights[n], resumed.weights[n]) for n in straight.weights)
+    assert resumed.history == straight.history
+
+
+def test_the_callers_random_numbers_are_left_alone(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    finish(store, config(tiny, epochs=1), tmp_path / "a")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_checkpoint_survives_the_disk_and_a_cut_one_is_refused(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint = finish(store, config(tiny, epochs=1, k=3), tmp_path / "run")
+    write_checkpoint(tmp_path, checkpoint)
+    read = read_checkpoint(tmp_path)
+    assert (read.stains, read.heads, read.ks, read.k) == (("HE", "PAS"), (2, 3, 4, 30, 60), (2, 3, 4), 3)
+    assert all(torch.equal(checkpoint.weights[n], read.weights[n]) for n in read.weights)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ProjectError, match="Train again"):
+        read_checkpoint(tmp_path)
+
+
+def test_what_cannot_be_trained_is_refused(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    few = PatchStore(store.codes[:16], store.present[:16], 64)
+    with pytest.raises(TrainingError, match="16 training patches are fewer than 20 clusters"):
+        finish(few, config(tiny, k_max=20), tmp_path / "a")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda is not available"):
+            choose_device("cuda")

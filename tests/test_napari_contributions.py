@@ -1,0 +1,42 @@
+"""What the manifest promises: slides and samples as lazy layers in µm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from drawing import texture, write_slide
+from npe2 import PluginManifest
+
+import napari_pancluster
+from napari_pancluster._reader import get_reader
+from napari_pancluster._sample_data import open_liver, open_pancreas
+
+
+def test_every_command_of_the_manifest_can_be_imported() -> None:
+    manifest = PluginManifest.from_file(Path(napari_pancluster.__file__).parent / "napari.yaml")
+    manifest.validate_imports()
+    assert {s.key for s in manifest.contributions.sample_data or ()} == {"liver", "pancreas"}
+
+
+@pytest.mark.parametrize(("opened", "count", "mpp"), [(open_liver, 3, 2.0), (open_pancreas, 2, 4.0)])
+def test_samples_open_as_lazy_pyramids(opened, count: int, mpp: float) -> None:  # type: ignore[no-untyped-def]
+    layers = opened()
+    assert len(layers) == count
+    for data, options, kind in layers:
+        assert kind == "image" and options["multiscale"] and options["rgb"] and not options["cache"]
+        assert options["scale"] == (mpp, mpp) and options["units"] == ("um", "um")
+        assert "nominal" in options["name"]
+        assert len(data) >= 4 and data[0].shape[0] > data[1].shape[0]
+
+
+def test_the_reader_gives_layers_napari_takes(tmp_path: Path) -> None:
+    from napari.layers import Layer
+
+    path = write_slide(tmp_path / "he.ome.tif", texture((600, 700), coarse=True), 0.5)
+    reader = get_reader(str(path))
+    assert reader is not None
+    (layer_data,) = reader([str(path)])
+    layer = Layer.create(*layer_data)
+    assert layer.name == "he" and tuple(layer.scale) == (0.5, 0.5)
+    assert layer.data[0].shape == (600, 700, 3)
