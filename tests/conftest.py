@@ -12,6 +12,7 @@ from drawing import GLASS, TINY, texture, write_slide
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.project import Project
 
+
 @pytest.fixture(scope="session")
 def two_tissues(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slide at 0.5 µm/px, 768 rows: fine texture left of x = 1000, coarse right of it.

@@ -19,7 +19,9 @@ def test_every_command_of_the_manifest_can_be_imported() -> None:
     assert {s.key for s in manifest.contributions.sample_data or ()} == {"liver", "pancreas"}
 
 
-@pytest.mark.parametrize(("opened", "count", "mpp"), [(open_liver, 3, 2.0), (open_pancreas, 2, 4.0)])
+@pytest.mark.parametrize(
+    ("opened", "count", "mpp"), [(open_liver, 3, 2.0), (open_pancreas, 2, 4.0)]
+)
 def test_samples_open_as_lazy_pyramids(opened, count: int, mpp: float) -> None:  # type: ignore[no-untyped-def]
     layers = opened()
     assert len(layers) == count

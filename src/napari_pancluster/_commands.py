@@ -27,9 +27,9 @@ Result = dict[str, Any]
 
 
 def demo(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.samples import demo
+    from napari_pancluster.core.demo import demo as demo_task
 
-    return reporter.drive(demo(Path(options.out), warn=reporter.warn))
+    return reporter.drive(demo_task(Path(options.out), warn=reporter.warn))
 
 
 def synth(options: Options, reporter: Reporter) -> Result:
@@ -171,7 +171,9 @@ def _config(model: type[BaseModel], given: dict[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else model.__name__
-        raise InputError(f"{flag} {first['input']!r}: {first['msg']}. See --help for what it takes.") from None
+        raise InputError(
+            f"{flag} {first['input']!r}: {first['msg']}. See --help for what it takes."
+        ) from None
 
 
 def _config_file(path: str | None) -> dict[str, Any]:
@@ -202,7 +204,11 @@ def _parse_ks(text: str | None) -> list[int]:
             low = int(first)
             ks |= set(range(low, int(last) + 1)) if dash else {low}
         except ValueError:
-            raise InputError(f"--k {text!r} is not a range. Write for example --k 2-20 or --k 5,8,13.") from None
+            raise InputError(
+                f"--k {text!r} is not a range. Write for example --k 2-20 or --k 5,8,13."
+            ) from None
     if not ks or min(ks) < 2:
-        raise InputError(f"--k {text!r}: a clustering has at least 2 clusters. Write for example --k 2-20.")
+        raise InputError(
+            f"--k {text!r}: a clustering has at least 2 clusters. Write for example --k 2-20."
+        )
     return sorted(ks)

@@ -10,7 +10,7 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 def slide_layer(slide: Slide, name: str) -> LayerData:
-    """Return a slide as a lazy multiscale image layer in µm, or in px where it has no pixel size."""
+    """Return a slide as a lazy multiscale image layer in µm, or in px where uncalibrated."""
     size, unit = (slide.mpp, "um") if slide.mpp is not None else (1.0, "pixel")
     options = {
         "name": name,

@@ -20,6 +20,8 @@ def _layers(sample: Sample) -> list[LayerData]:
     from napari_pancluster.core.slide import open_slide
 
     return [
-        slide_layer(open_slide(path).with_mpp(sample.mpp), f"{stain} ({sample.mpp:g} µm/px nominal)")
+        slide_layer(
+            open_slide(path).with_mpp(sample.mpp), f"{stain} ({sample.mpp:g} µm/px nominal)"
+        )
         for stain, path in sample.slides.items()
     ]

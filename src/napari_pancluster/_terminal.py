@@ -80,7 +80,12 @@ class Reporter:
                 self._console.print(progress.stage, markup=False)
             return
         if self._bars is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[values]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[values]}"),
+                TimeRemainingColumn(),
+            )
             self._bars = Bars(*columns, console=self._console, transient=True)
             self._bars.start()
             self._bar = self._bars.add_task("", values="")

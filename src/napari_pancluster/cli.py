@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _USAGE
     except OSError as error:
         what = error.filename or "A file"
-        reporter.fail(f"{what}: {error.strerror or error}. Check the path, its permissions and the disk.")
+        reporter.fail(
+            f"{what}: {error.strerror or error}. Check the path, its permissions and the disk."
+        )
         return _USAGE
     reporter.close()
     if options.json:
@@ -87,8 +89,8 @@ def _interruptible() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pancluster",
-        description="Tissue clusters from serial, differently stained sections, without annotation. "
-        "Research use only.",
+        description="Tissue clusters from serial, differently stained sections, "
+        "without annotation. Research use only.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -104,32 +106,57 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--quiet", action="store_true", help="no progress")
         return sub
 
-    sub = command("demo", _commands.demo, "the whole job on the packaged liver sample", project=False)
+    sub = command(
+        "demo", _commands.demo, "the whole job on the packaged liver sample", project=False
+    )
     sub.add_argument("--out", default="pancluster-demo", help="folder to work in")
 
-    sub = command("synth", _commands.synth, "draw a synthetic section with known truth", project=False)
+    sub = command(
+        "synth", _commands.synth, "draw a synthetic section with known truth", project=False
+    )
     sub.add_argument("target", metavar="OUT", help="folder to write")
     _add_fields(sub, SynthConfig, skip=("deform",))
-    sub.add_argument("--no-deform", dest="deform", action="store_false", default=argparse.SUPPRESS,
-                     help="leave the moving stains in the frame of the reference")  # fmt: skip
+    sub.add_argument(
+        "--no-deform",
+        dest="deform",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="leave the moving stains in the frame of the reference",
+    )
 
     sub = command("info", _commands.info, "what a slide or a project is", project=False)
     sub.add_argument("path", metavar="PATH", help="a slide or a project")
 
     sub = command("new", _commands.new, "make a project; the slides stay where they are")
-    sub.add_argument("--slide", action="append", default=[], metavar="STAIN=PATH", help="one a stain")
-    sub.add_argument("--sheet", help="CSV with columns case,stain,path,mpp,reference instead of --slide")
+    sub.add_argument(
+        "--slide", action="append", default=[], metavar="STAIN=PATH", help="one a stain"
+    )
+    sub.add_argument(
+        "--sheet", help="CSV with columns case,stain,path,mpp,reference instead of --slide"
+    )
     sub.add_argument("--case", default="case", help="name of the case")
     sub.add_argument("--reference", metavar="STAIN", help="the fixed stain (default: the first)")
-    sub.add_argument("--mpp", action="append", default=[], metavar="STAIN=MPP",
-                     help="pixel size in µm/px; ? lets register estimate that of a moving stain")  # fmt: skip
+    sub.add_argument(
+        "--mpp",
+        action="append",
+        default=[],
+        metavar="STAIN=MPP",
+        help="pixel size in µm/px; ? lets register estimate that of a moving stain",
+    )
     sub.add_argument("--uncalibrated", action="store_true", help="count 1 px as 1 unit")
 
-    sub = command("register", _commands.register, "bring every stain into the frame of the reference")
+    sub = command(
+        "register", _commands.register, "bring every stain into the frame of the reference"
+    )
     sub.add_argument("--case", help="only this case")
     sub.add_argument("--stain", action="append", default=[], help="only this stain; repeatable")
-    sub.add_argument("--landmarks", action="append", default=[], metavar="STAIN=CSV",
-                     help="matched points: fixed_x,fixed_y,moving_x,moving_y in level-0 px")  # fmt: skip
+    sub.add_argument(
+        "--landmarks",
+        action="append",
+        default=[],
+        metavar="STAIN=CSV",
+        help="matched points: fixed_x,fixed_y,moving_x,moving_y in level-0 px",
+    )
     sub.add_argument("--config", help="JSON file of registration options")
 
     sub = command("points", _commands.points, "map points of one stain's slide into another's")
@@ -143,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_fields(sub, TrainConfig)
     sub.add_argument("--resume", action="store_true", help="go on with the newest interrupted run")
 
-    sub = command("select-k", _commands.select_k, "validation indices for every k, and a suggestion")
+    sub = command(
+        "select-k", _commands.select_k, "validation indices for every k, and a suggestion"
+    )
     sub.add_argument("--run", help="a training run (default: the newest)")
     sub.add_argument("--k", metavar="2-20", help="only these numbers of clusters")
     _add_fields(sub, SelectConfig)
@@ -151,7 +180,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("map", _commands.map, "assign every patch of every case to a cluster")
     sub.add_argument("--run", help="a training run (default: the newest)")
-    sub.add_argument("--k", type=int, help="number of clusters (default: as trained, or as suggested)")
+    sub.add_argument(
+        "--k", type=int, help="number of clusters (default: as trained, or as suggested)"
+    )
     _add_fields(sub, MapConfig)
 
     sub = command("embed", _commands.embed, "UMAP of the latents")
@@ -192,7 +223,11 @@ def _add_fields(
 def _types(info: FieldInfo) -> tuple[list[type], list[object]]:
     """Return the plain types and the literal choices that a field takes."""
     annotation: Any = info.annotation
-    members = [annotation] if isinstance(annotation, type) or get_origin(annotation) is Literal else get_args(annotation)
+    members = (
+        [annotation]
+        if isinstance(annotation, type) or get_origin(annotation) is Literal
+        else get_args(annotation)
+    )
     choices = [c for m in members if get_origin(m) is Literal for c in get_args(m)]
     return [m for m in members if m in (int, float, str)], choices
 

@@ -21,7 +21,11 @@ def slides(tmp_path: Path) -> Path:
 
 
 def test_pixel_sizes_come_from_file_user_or_registration(slides: Path) -> None:
-    options = [f"HE={slides}/he.ome.tif", f"PAS={slides}/pas.ome.tif", f"CD31={slides}/cd31.ome.tif"]
+    options = [
+        f"HE={slides}/he.ome.tif",
+        f"PAS={slides}/pas.ome.tif",
+        f"CD31={slides}/cd31.ome.tif",
+    ]
     entries = entries_of_options(options, ["PAS=0.7", "CD31=?"], case="m1", reference="HE")
     (case,) = make_cases(entries)
     assert [(s.name, s.mpp, s.mpp_source) for s in case.stains] == [
@@ -60,7 +64,9 @@ def test_a_sheet_holds_many_cases_with_relative_paths(slides: Path) -> None:
         ([], [], "No slide was given"),
     ],
 )
-def test_wrong_options_are_named(slides: Path, slide: list[str], mpp: list[str], message: str) -> None:
+def test_wrong_options_are_named(
+    slides: Path, slide: list[str], mpp: list[str], message: str
+) -> None:
     full = [s.replace("=", f"={slides}/") for s in slide]
     with pytest.raises(PanclusterError, match=message):
         make_cases(entries_of_options(full, mpp, case="m1", reference=None))

@@ -25,5 +25,7 @@ def test_groups_stay_apart_and_late_patches_join_their_own() -> None:
 
 
 def test_a_handful_of_patches_is_no_error() -> None:
-    found = run(embed(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32), EmbedConfig()))
+    found = run(
+        embed(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32), EmbedConfig())
+    )
     assert found.coords.shape == (3, 2)

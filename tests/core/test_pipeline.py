@@ -36,8 +36,13 @@ def project(make_project: Callable[..., Project], islands: Path) -> Project:
     return make_project(HE=islands)
 
 
-def test_run_does_what_is_missing_once_and_only_that(project: Project, tiny: dict[str, Any]) -> None:
-    assert set(step_states(project).values()) == {"missing", "done"}  # one stain: nothing to register
+def test_run_does_what_is_missing_once_and_only_that(
+    project: Project, tiny: dict[str, Any]
+) -> None:
+    assert set(step_states(project).values()) == {
+        "missing",
+        "done",
+    }  # one stain: nothing to register
     results = run(run_all(project, train={**tiny, "k": 3}))
     assert set(step_states(project).values()) == {"done"}
     assert set(results) == {"project", "register", "train", "select-k", "map", "embed"}
@@ -64,9 +69,13 @@ def test_auto_takes_the_k_that_the_indices_suggest(project: Project, tiny: dict[
     assert few["k"] == [2, 4]
 
 
-def test_exports_agree_with_each_other(project: Project, tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_exports_agree_with_each_other(
+    project: Project, tiny: dict[str, Any], tmp_path: Path
+) -> None:
     results = run(run_all(project, train={**tiny, "k": 3}))
-    files = [Path(f) for f in run(export(project, tmp_path / "out", ["ome-tiff", "csv", "png"]))["files"]]
+    files = [
+        Path(f) for f in run(export(project, tmp_path / "out", ["ome-tiff", "csv", "png"]))["files"]
+    ]
     assert {f.name for f in files} == {
         "block_clusters.ome.tif",
         "patches.csv",
@@ -81,7 +90,8 @@ def test_exports_agree_with_each_other(project: Project, tiny: dict[str, Any], t
     labels = tifffile.imread(tmp_path / "out" / "block_clusters.ome.tif")
     with (tmp_path / "out" / "patches.csv").open() as file:
         patches = list(csv.DictReader(file))
-    assert list(patches[0]) == "case,row,col,x_um,y_um,label,name,probability,umap_1,umap_2".split(",")
+    header = ["case", "row", "col", "x_um", "y_um", "label", "name", "probability"]
+    assert list(patches[0]) == [*header, "umap_1", "umap_2"]
     assert len(patches) == (labels > 0).sum() == results["map"]["cases"][0]["patches"]
     for row in patches[:: len(patches) // 20]:
         assert labels[int(row["row"]), int(row["col"])] == int(row["label"])
@@ -89,7 +99,8 @@ def test_exports_agree_with_each_other(project: Project, tiny: dict[str, Any], t
         assert float(row["probability"]) > 1 / 3 - 1e-6 and row["umap_1"]
     with (tmp_path / "out" / "clusters.csv").open() as file:
         clusters = list(csv.DictReader(file))
-    assert list(clusters[0]) == "case,label,name,color,patches,area_mm2,fraction".split(",")
+    header = ["case", "label", "name", "color", "patches", "area_mm2", "fraction"]
+    assert list(clusters[0]) == header
     areas = results["map"]["cases"][0]["area_mm2"]
     for row in clusters:
         assert int(row["patches"]) == (labels == int(row["label"])).sum()
@@ -116,7 +127,9 @@ def test_a_slide_that_changed_makes_no_silent_result(
         run(train_network(project, tiny))
 
 
-def test_wrong_orders_of_steps_say_what_comes_first(project: Project, tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_wrong_orders_of_steps_say_what_comes_first(
+    project: Project, tiny: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(ProjectError, match="no trained network yet"):
         run(map_clusters(project, MapConfig()))
     with pytest.raises(ProjectError, match="no interrupted training"):
@@ -139,7 +152,9 @@ def test_wrong_orders_of_steps_say_what_comes_first(project: Project, tiny: dict
         run(export(project, tmp_path / "out", ["vtk"]))
 
 
-@pytest.mark.parametrize("stage", ["Finding tissue", "Cutting patches", "Training autoencoder", "Training clusters"])
+@pytest.mark.parametrize(
+    "stage", ["Finding tissue", "Cutting patches", "Training autoencoder", "Training clusters"]
+)
 def test_cancel_at_any_stage_leaves_the_project_as_it_was_and_resume_goes_on(
     project: Project, tiny: dict[str, Any], stage: str
 ) -> None:

@@ -43,7 +43,10 @@ def test_cancel_and_errors_leave_the_project_as_it_was(project: Project) -> None
         with pytest.raises(error), project.writing("tissue/block", (), {}) as folder:
             (folder / "half").write_text("half")
             raise error
-    with pytest.raises(ProjectError, match="Free some disk space"), project.writing("map/r", (), {}):
+    with (
+        pytest.raises(ProjectError, match="Free some disk space"),
+        project.writing("map/r", (), {}),
+    ):
         raise OSError(28, "No space left on device")
     assert (project.root / "project.json").read_bytes() == before
     assert folders(project) == kept
@@ -54,7 +57,9 @@ def test_what_a_killed_process_left_is_collected(project: Project) -> None:
     id_ = write(project, "tissue/block")
     orphan = project.root / "artefacts" / "map" / "dead"
     orphan.mkdir(parents=True)
-    (orphan / ".writer").write_text(json.dumps({"pid": 2**22 + 1, "host": __import__("socket").gethostname()}))
+    (orphan / ".writer").write_text(
+        json.dumps({"pid": 2**22 + 1, "host": __import__("socket").gethostname()})
+    )
     replaced = id_
     write(project, "tissue/block")
     Project.open(project.root)

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.progress import Progress, run
+from napari_pancluster.core.synth.draw import Painter
 from napari_pancluster.core.synth.section import (
     POINTS,
     Section,
@@ -31,7 +32,6 @@ from napari_pancluster.core.synth.section import (
     one_stain_pair,
     synthesise,
 )
-from napari_pancluster.core.synth.draw import Painter
 from napari_pancluster.core.synth.texture import PAIR, STAINS, draw_banks, recipes
 
 Array = NDArray[np.float64]

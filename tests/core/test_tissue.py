@@ -33,13 +33,17 @@ def test_dust_and_a_shading_of_the_lamp_are_no_tissue(tmp_path: Path) -> None:
     rgb -= np.linspace(0, 12, 800).astype(np.uint8)[None, :, None]
     rgb[50:450, 50:450] = texture((400, 400), coarse=False)
     rgb[550:556, 700:706] = 40
-    mask = find_tissue(Stain.of("HE", open_slide(write_slide(tmp_path / "a.ome.tif", rgb, 2.0)))).mask
+    mask = find_tissue(
+        Stain.of("HE", open_slide(write_slide(tmp_path / "a.ome.tif", rgb, 2.0)))
+    ).mask
     assert mask.sum() == pytest.approx(100 * 100, rel=0.05)
     assert not mask[:, 120:].any()
 
 
 def test_blank_glass_is_an_error(tmp_path: Path) -> None:
-    slide = open_slide(write_slide(tmp_path / "blank.ome.tif", np.full((500, 500, 3), GLASS, np.uint8)))
+    slide = open_slide(
+        write_slide(tmp_path / "blank.ome.tif", np.full((500, 500, 3), GLASS, np.uint8))
+    )
     with pytest.raises(SlideError, match="No tissue was found on blank"):
         find_tissue(Stain.of("HE", slide))
 

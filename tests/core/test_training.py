@@ -79,7 +79,9 @@ def test_views_are_windows_of_their_own_crop(store: PatchStore) -> None:
     assert od.shape == (8, 6, 64, 64) and (present == 1).all()
     expected = np.arange(1, 9) * 20 / 127.5
     assert np.allclose(od.mean((1, 2, 3)), expected, atol=1e-4)
-    shifted = {view(store, np.array([0]), ViewConfig(16, 0.0), rng)[0].numpy().tobytes() for _ in range(6)}
+    shifted = {
+        view(store, np.array([0]), ViewConfig(16, 0.0), rng)[0].numpy().tobytes() for _ in range(6)
+    }
     assert len(shifted) == 6
     still = {view(store, np.array([0]), ViewConfig(0, 0.0), rng)[0].numpy().sum() for _ in range(6)}
     assert max(still) == pytest.approx(min(still), rel=1e-5)
@@ -141,7 +143,12 @@ def test_a_checkpoint_survives_the_disk_and_a_cut_one_is_refused(
     checkpoint = finish(store, config(tiny, epochs=1, k=3), tmp_path / "run")
     write_checkpoint(tmp_path, checkpoint)
     read = read_checkpoint(tmp_path)
-    assert (read.stains, read.heads, read.ks, read.k) == (("HE", "PAS"), (2, 3, 4, 30, 60), (2, 3, 4), 3)
+    assert (read.stains, read.heads, read.ks, read.k) == (
+        ("HE", "PAS"),
+        (2, 3, 4, 30, 60),
+        (2, 3, 4),
+        3,
+    )
     assert all(torch.equal(checkpoint.weights[n], read.weights[n]) for n in read.weights)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -48,13 +48,17 @@ def clusterings(values: np.ndarray, ks: range) -> list[Clustering]:
     from sklearn.cluster import KMeans
 
     found = [KMeans(k, n_init=4, random_state=0).fit_predict(values).astype(np.uint8) for k in ks]
-    return [Clustering(k, a, np.eye(k, dtype=np.float32)[a]) for k, a in zip(ks, found, strict=True)]
+    return [
+        Clustering(k, a, np.eye(k, dtype=np.float32)[a]) for k, a in zip(ks, found, strict=True)
+    ]
 
 
 def test_clear_clusters_are_counted() -> None:
     values, _ = make_blobs(900, 8, centers=6, cluster_std=0.6, random_state=3)
     case = np.zeros(900, int)
-    scores = run(select_k(values.astype(np.float32), case, clusterings(values, range(2, 11)), SelectConfig()))
+    scores = run(
+        select_k(values.astype(np.float32), case, clusterings(values, range(2, 11)), SelectConfig())
+    )
     assert scores.suggested_k == 6
     assert scores.why.startswith("6: ")
     assert all(len(v) == 9 for v in (*scores.mean.values(), *scores.std.values()))

@@ -10,9 +10,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 BLOCKED = """
 import importlib.abc, sys
+WINDOWS = {"napari", "qtpy", "PySide6", "PyQt6", "PyQt5", "magicgui", "vispy", "superqt"}
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"napari", "qtpy", "PySide6", "PyQt6", "PyQt5", "magicgui", "vispy", "superqt"}:
+        if name.split(".")[0] in WINDOWS:
             raise ModuleNotFoundError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocker())
 """

@@ -24,7 +24,7 @@ _ARRAYS, _FACTS = "arrays.zarr", "facts.json"
 
 def write_transform(folder: Path, transform: Transform) -> None:
     """Write a registration."""
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "affine": transform.affine,
         "displacement": transform.displacement,
         "inverse_displacement": transform.inverse_displacement,
@@ -67,7 +67,13 @@ def write_latents(folder: Path, table: PatchTable, latents: Latents) -> None:
     """Write the latents of all patches, with the table they belong to."""
     arrays = {f"index_{n}": grid.index for n, grid in enumerate(table.grids)}
     grids = [
-        {"case": g.case, "mpp": g.mpp, "patch_px": g.patch_px, "stride_px": g.stride_px, "shape": list(g.shape)}
+        {
+            "case": g.case,
+            "mpp": g.mpp,
+            "patch_px": g.patch_px,
+            "stride_px": g.stride_px,
+            "shape": list(g.shape),
+        }
         for g in table.grids
     ]
     _write(folder, {**arrays, "latents": latents.values}, {"grids": grids})
@@ -85,7 +91,10 @@ def read_latents(folder: Path) -> tuple[PatchTable, Latents]:
 
 def write_clustering(folder: Path, clustering: Clustering) -> None:
     """Write the clusters of all patches."""
-    arrays = {"assignments": clustering.assignments, "probabilities": clustering.probabilities}
+    arrays: dict[str, NDArray[Any]] = {
+        "assignments": clustering.assignments,
+        "probabilities": clustering.probabilities,
+    }
     _write(folder, arrays, {"k": clustering.k})
 
 
@@ -97,7 +106,7 @@ def read_clustering(folder: Path) -> Clustering:
 
 def write_scores(folder: Path, scores: ValidationScores) -> None:
     """Write the validation indices."""
-    arrays = {"k": scores.k}
+    arrays: dict[str, NDArray[Any]] = {"k": scores.k}
     arrays |= {f"mean_{n}": v for n, v in scores.mean.items()}
     arrays |= {f"std_{n}": v for n, v in scores.std.items()}
     _write(folder, arrays, {"suggested_k": scores.suggested_k, "why": scores.why})

@@ -47,9 +47,13 @@ def entries_of_options(
     sizes = option_pairs(mpps, "--mpp", "HE=0.5")
     unknown = sorted(set(sizes) - set(paths))
     if unknown:
-        raise InputError(f"--mpp names {unknown[0]!r}, which is no --slide. Name one of: {', '.join(paths)}.")
+        raise InputError(
+            f"--mpp names {unknown[0]!r}, which is no --slide. Name one of: {', '.join(paths)}."
+        )
     if reference is not None and reference not in paths:
-        raise InputError(f"--reference {reference!r} is no --slide. Name one of: {', '.join(paths)}.")
+        raise InputError(
+            f"--reference {reference!r} is no --slide. Name one of: {', '.join(paths)}."
+        )
     return [
         SlideEntry(case, name, Path(path), sizes.get(name, ""), name == reference)
         for name, path in paths.items()
@@ -68,14 +72,18 @@ def entries_of_sheet(sheet: Path) -> list[SlideEntry]:
         with sheet.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{sheet} cannot be read ({error}). Give a CSV file as sample sheet.") from error
+        raise InputError(
+            f"{sheet} cannot be read ({error}). Give a CSV file as sample sheet."
+        ) from error
     if not rows:
         raise InputError(f"{sheet} lists no slide. Add one line a slide below the header.")
     entries = []
     for number, row in enumerate(rows, start=2):
         missing = [c for c in _COLUMNS if not (row.get(c) or "").strip()]
         if missing:
-            raise InputError(f"{sheet}, line {number}: no {missing[0]}. Fill the column {missing[0]!r}.")
+            raise InputError(
+                f"{sheet}, line {number}: no {missing[0]}. Fill the column {missing[0]!r}."
+            )
         text = {c: (row.get(c) or "").strip() for c in (*_COLUMNS, "mpp", "reference")}
         entries.append(
             SlideEntry(
@@ -119,14 +127,20 @@ def make_cases(
 def _make_case(name: str, group: list[SlideEntry], uncalibrated: bool, nominal: bool) -> CaseRecord:
     for kind, text in [("case", name), *(("stain", e.stain) for e in group)]:
         if not _NAME.fullmatch(text):
-            raise InputError(f"{text!r} cannot name a {kind}. Use letters, digits, spaces and . _ + & - ( ).")
+            raise InputError(
+                f"{text!r} cannot name a {kind}. Use letters, digits, spaces and . _ + & - ( )."
+            )
     names = [e.stain for e in group]
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice is not None:
-        raise InputError(f"Case {name} has stain {twice!r} twice. Give every slide of a case its own stain name.")
+        raise InputError(
+            f"Case {name} has stain {twice!r} twice. Give every slide of a case its own stain name."
+        )
     marked = [e.stain for e in group if e.reference]
     if len(marked) > 1:
-        raise InputError(f"Case {name} has {len(marked)} references ({', '.join(marked)}). Mark one.")
+        raise InputError(
+            f"Case {name} has {len(marked)} references ({', '.join(marked)}). Mark one."
+        )
     reference = marked[0] if marked else names[0]
     if uncalibrated:
         group = [replace(e, mpp="") for e in group]
@@ -134,11 +148,14 @@ def _make_case(name: str, group: list[SlideEntry], uncalibrated: bool, nominal: 
     return CaseRecord(name=name, reference=reference, stains=records)
 
 
-def _make_stain(entry: SlideEntry, is_reference: bool, uncalibrated: bool, nominal: bool) -> StainRecord:
+def _make_stain(
+    entry: SlideEntry, is_reference: bool, uncalibrated: bool, nominal: bool
+) -> StainRecord:
     slide = open_slide(entry.path)
     if slide.channels < 3:
         raise SlideError(
-            f"{entry.path} has {slide.channels} channel(s) a pixel. Only RGB brightfield slides can be used so far."
+            f"{entry.path} has {slide.channels} channel(s) a pixel. "
+            "Only RGB brightfield slides can be used so far."
         )
     stain = Stain.of(entry.stain, slide)
     slide.close()
@@ -160,7 +177,7 @@ def _make_stain(entry: SlideEntry, is_reference: bool, uncalibrated: bool, nomin
         name=entry.stain,
         path=str(slide.path),
         mpp=mpp,
-        mpp_source=source,  # type: ignore[arg-type]
+        mpp_source=source,
         fingerprint=slide.fingerprint,
         background=stain.background,
     )
@@ -174,19 +191,24 @@ def _parse_mpp(entry: SlideEntry) -> float:
     low, high = PLAUSIBLE_MPP
     if not low <= mpp <= high:
         raise InputError(
-            f"Pixel size {entry.mpp!r} of stain {entry.stain} is not between {low} and {high} µm/px. "
-            "Give µm/px, or ? for a moving slide whose scale is unknown."
+            f"Pixel size {entry.mpp!r} of stain {entry.stain} is not between {low} and {high} "
+            "µm/px. Give µm/px, or ? for a moving slide whose scale is unknown."
         )
     return mpp
 
 
 def option_pairs(options: Iterable[str], flag: str, example: str) -> Mapping[str, str]:
+    """Return ``STAIN=VALUE`` options as a mapping, or say which one is wrong."""
     found: dict[str, str] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name or not value:
-            raise InputError(f"{flag} {option!r} is not STAIN=VALUE. Write for example {flag} {example}.")
+            raise InputError(
+                f"{flag} {option!r} is not STAIN=VALUE. Write for example {flag} {example}."
+            )
         if name in found:
-            raise InputError(f"{flag} names stain {name!r} twice. Give every slide its own stain name.")
+            raise InputError(
+                f"{flag} names stain {name!r} twice. Give every slide its own stain name."
+            )
         found[name] = value
     return found

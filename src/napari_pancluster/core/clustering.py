@@ -78,13 +78,17 @@ def encode(stack: SlideStack, grid: PatchGrid, network: PatchNetwork) -> Task[La
     stack
         With the stains of the network, in its order.
     """
-    values = np.empty((len(grid.index), network.heads[0].in_features), np.float32)  # type: ignore[arg-type]
+    values = np.empty((len(grid.index), network.latent), np.float32)
     done = 0
     for rows, region in _blocks(grid):
         block = stack.read(region, grid.mpp)
         for part in np.array_split(rows, -(-len(rows) // _BATCH)):
-            corner = _corners(grid, part) - np.round([region.top / grid.mpp, region.left / grid.mpp])
-            values[part] = _encode_batch(network, block.od, block.inside, corner.astype(int), grid.patch_px)
+            corner = _corners(grid, part) - np.round(
+                [region.top / grid.mpp, region.left / grid.mpp]
+            )
+            values[part] = _encode_batch(
+                network, block.od, block.inside, corner.astype(int), grid.patch_px
+            )
             done += len(part)
             yield Progress(f"Mapping {grid.case}", done, len(grid.index))
     return Latents(values)
@@ -100,7 +104,9 @@ def cluster(latents: Latents, checkpoint: Checkpoint, k: int) -> Clustering:
     """
     if k not in checkpoint.ks:
         held = checkpoint.ks
-        raise InputError(f"This run holds k = {held[0]} to {held[-1]}, not {k}. Train with --k {k}.")
+        raise InputError(
+            f"This run holds k = {held[0]} to {held[-1]}, not {k}. Train with --k {k}."
+        )
     number = checkpoint.heads.index(k)
     weight = checkpoint.weights[f"heads.{number}.weight"].numpy()
     bias = checkpoint.weights[f"heads.{number}.bias"].numpy()
@@ -113,7 +119,9 @@ def cluster(latents: Latents, checkpoint: Checkpoint, k: int) -> Clustering:
 
 def _corners(grid: PatchGrid, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the (row, col) of the patches' first pixels; patches are centred on their cells."""
-    return np.floor((grid.index[rows] + 0.5) * grid.stride_px - grid.patch_px / 2)
+    return np.asarray(
+        np.floor((grid.index[rows] + 0.5) * grid.stride_px - grid.patch_px / 2), np.float64
+    )
 
 
 def _blocks(grid: PatchGrid) -> Iterator[tuple[NDArray[np.int64], Region]]:
@@ -145,5 +153,7 @@ def _encode_batch(
     with torch.inference_mode():
         x = torch.from_numpy(patches).to(device, memory_format=torch.channels_last)
         shown = torch.from_numpy(present.astype(np.float32)).to(device)
-        out: NDArray[np.float32] = network.latents(network.encode(network.normalise(x, shown))).cpu().numpy()
+        out: NDArray[np.float32] = (
+            network.latents(network.encode(network.normalise(x, shown))).cpu().numpy()
+        )
     return out

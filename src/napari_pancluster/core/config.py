@@ -15,7 +15,10 @@ class TissueConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     mpp: float = Field(
-        8.0, title="Pixel size of the mask (µm/px)", gt=0, description="Finer keeps thinner strands."
+        8.0,
+        title="Pixel size of the mask (µm/px)",
+        gt=0,
+        description="Finer keeps thinner strands.",
     )
     close_um: float = Field(
         40.0, title="Close gaps up to (µm)", ge=0, description="Keeps fat cells and small lumina."
@@ -37,40 +40,62 @@ class TrainConfig(BaseModel):
         None, title="Pixel size (µm/px)", gt=0, description="Default: that of the coarsest stain."
     )
     k: int | Literal["auto"] = Field(
-        "auto", title="Clusters", description="Number of clusters, or auto to let the indices choose."
+        "auto",
+        title="Clusters",
+        description="Number of clusters, or auto to let the indices choose.",
     )
     epochs: int = Field(24, title="Epochs", ge=1, description="Passes over the training patches.")
     seed: int = Field(0, title="Seed", ge=0, description="Same seed, same machine: same clusters.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", title="Device", description="Where the network runs; auto takes a GPU if there is one."
+        "auto",
+        title="Device",
+        description="Where the network runs; auto takes a GPU if there is one.",
     )
     k_min: int = Field(2, title="Fewest clusters", ge=2, description="Smallest k the run holds.")
-    k_max: int = Field(20, title="Most clusters", le=LARGEST_K, description="Largest k the run holds.")
+    k_max: int = Field(
+        20, title="Most clusters", le=LARGEST_K, description="Largest k the run holds."
+    )
     patches: int = Field(
         4096, title="Training patches", ge=16, description="Random places that are learnt from."
     )
     store_mb: int = Field(
-        1024, title="Patch store (MB)", ge=16, description="Disk space the training patches may take."
+        1024,
+        title="Patch store (MB)",
+        ge=16,
+        description="Disk space the training patches may take.",
     )
     batch: int = Field(128, title="Batch", ge=4, description="Patches a training step.")
-    learning_rate: float = Field(1e-3, title="Learning rate", gt=0, description="Of the optimiser Adam.")
+    learning_rate: float = Field(
+        1e-3, title="Learning rate", gt=0, description="Of the optimiser Adam."
+    )
     pretraining: float = Field(
-        0.2, title="Share of pre-training", ge=0, le=0.9,
+        0.2,
+        title="Share of pre-training",
+        ge=0,
+        le=0.9,
         description="Share of the epochs that train the autoencoder alone.",
     )
     shift_share: float = Field(
-        0.75, title="Shift (patches)", ge=0, le=1,
+        0.75,
+        title="Shift (patches)",
+        ge=0,
+        le=1,
         description="How far apart two views of the same tissue may lie.",
     )
     stain_jitter: float = Field(
-        0.2, title="Stain variation", ge=0, le=1,
+        0.2,
+        title="Stain variation",
+        ge=0,
+        le=1,
         description="How much the density of a stain may vary without meaning anything.",
     )
     balance: float = Field(
         2.0, title="Balance", gt=0, description="Higher values ask for clusters of more equal size."
     )
     reconstruction: float = Field(
-        0.1, title="Reconstruction weight", ge=0,
+        0.1,
+        title="Reconstruction weight",
+        ge=0,
         description="Weight of the autoencoder while the clusters are learnt.",
     )
     width: int = Field(32, title="Network width", ge=8, description="Channels of the first layer.")
@@ -107,7 +132,11 @@ class SelectConfig(BaseModel):
         20_000, title="Patches judged", ge=100, description="Drawn evenly over the cases."
     )
     repeats: int = Field(
-        3, title="Repeats", ge=1, le=20, description="Random subsets that give each index its spread."
+        3,
+        title="Repeats",
+        ge=1,
+        le=20,
+        description="Random subsets that give each index its spread.",
     )
     seed: int = Field(0, title="Seed", ge=0, description="Draws the patches.")
 
@@ -124,7 +153,10 @@ class EmbedConfig(BaseModel):
         0.1, title="Least distance", ge=0, le=1, description="How tightly points may be packed."
     )
     fitted: int = Field(
-        50_000, title="Patches fitted", ge=100, description="The rest is placed by its nearest latents."
+        50_000,
+        title="Patches fitted",
+        ge=100,
+        description="The rest is placed by its nearest latents.",
     )
     seed: int = Field(0, title="Seed", ge=0, description="Same seed: same picture.")
 

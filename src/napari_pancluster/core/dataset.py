@@ -51,7 +51,9 @@ class PatchStore:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def channel_statistics(self, most: int = 512) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def channel_statistics(
+        self, most: int = 512
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return mean and standard deviation of the density of every channel, each (C,)."""
         rows = np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)
         codes = self.codes[rows].astype(np.float32) / _CODE
@@ -66,7 +68,13 @@ class PatchStore:
 
 
 def build_store(
-    stacks: Sequence[SlideStack], sample: PatchSample, *, mpp: float, patch_px: int, shift_px: int, folder: Path
+    stacks: Sequence[SlideStack],
+    sample: PatchSample,
+    *,
+    mpp: float,
+    patch_px: int,
+    shift_px: int,
+    folder: Path,
 ) -> Task[PatchStore]:
     """Cut a crop of ``patch_px + 2 * shift_px`` at every position of the sample into `folder`.
 
@@ -156,7 +164,11 @@ def view(
     side, patch = store.codes.shape[-1], store.patch_px
     room = (side - patch) // 2
     reach = min(config.shift_px, room)
-    corner = room + rng.integers(-reach, reach + 1, size=(len(rows), 2)) if reach else np.full((len(rows), 2), room)
+    corner = (
+        room + rng.integers(-reach, reach + 1, size=(len(rows), 2))
+        if reach
+        else np.full((len(rows), 2), room)
+    )
     out = np.empty((len(rows), store.codes.shape[1], patch, patch), np.float32)
     turns, flips = rng.integers(4, size=len(rows)), rng.integers(2, size=len(rows))
     for i, row in enumerate(rows):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# A grid laid over an extent that is a whole number of strides must not gain a cell from the last bit.
+# An extent of a whole number of strides must not gain a cell from the last bit.
 _ROUNDING = 1e-6
 
 
@@ -37,9 +37,7 @@ class Region:
         return round(self.height / mpp), round(self.width / mpp)
 
     @classmethod
-    def of_pixels(
-        cls, *, top: float, left: float, rows: float, cols: float, mpp: float
-    ) -> Region:
+    def of_pixels(cls, *, top: float, left: float, rows: float, cols: float, mpp: float) -> Region:
         """Return the region that covers a block of pixels at `mpp`."""
         return cls(top * mpp, left * mpp, rows * mpp, cols * mpp)
 

@@ -9,9 +9,9 @@ from torch.nn import functional
 def mutual_information_loss(
     first: torch.Tensor, second: torch.Tensor, *, balance: float
 ) -> torch.Tensor:
-    """Return the loss whose minimum is informative, confident and invariant clusters.
+    r"""Return the loss whose minimum is informative, confident and invariant clusters.
 
-    .. math:: H(p | x) - \\beta H(\\bar p) + \\mathrm{KL}_{sym}(p_1, p_2)
+    .. math:: H(p | x) - \beta H(\bar p) + \mathrm{KL}_{sym}(p_1, p_2)
 
     divided by log k, so that heads of any k weigh alike.
 

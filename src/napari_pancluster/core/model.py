@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -40,12 +41,13 @@ class PatchNetwork(nn.Module):
         super().__init__()
         self.stains = stains
         self.heads_k = tuple(heads)
+        self.latent = latent
         channels = stains * CHANNELS
         self.register_buffer("od_mean", torch.zeros(channels))
         self.register_buffer("od_std", torch.ones(channels))
         sizes = [channels, width, 2 * width, 4 * width, 8 * width]
         down: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             down += [
                 nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(after),
@@ -62,7 +64,7 @@ class PatchNetwork(nn.Module):
         self.heads = nn.ModuleList([nn.Linear(latent, k) for k in heads])
 
     def normalise(self, od: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return densities (B, C, H, W) with zero mean and unit variance, 0 where a stain is missing."""
+        """Return densities (B, C, H, W) standardised per channel, 0 where a stain is missing."""
         mean, std = self.od_mean, self.od_std
         assert isinstance(mean, torch.Tensor) and isinstance(std, torch.Tensor)
         shown = present.repeat_interleave(CHANNELS, dim=1)[:, :, None, None]

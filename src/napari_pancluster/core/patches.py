@@ -53,7 +53,7 @@ class PatchGrid:
     @property
     def centres(self) -> NDArray[np.float64]:
         """(N, 2) row and col in µm of the patches' centres."""
-        return (self.index + 0.5) * self.cell_um
+        return np.asarray((self.index + 0.5) * self.cell_um, np.float64)
 
     def image(self, values: NDArray[np.generic], *, background: float = 0) -> NDArray[np.generic]:
         """Return per-patch `values` (N,) as an image of one pixel a cell."""
@@ -76,7 +76,9 @@ class PatchTable:
     @property
     def grid_id(self) -> NDArray[np.int32]:
         """(N,) which grid a row belongs to."""
-        return np.repeat(np.arange(len(self.grids), dtype=np.int32), [len(g.index) for g in self.grids])
+        return np.repeat(
+            np.arange(len(self.grids), dtype=np.int32), [len(g.index) for g in self.grids]
+        )
 
     def __len__(self) -> int:
         return int(self.case_offsets[-1])
@@ -124,7 +126,9 @@ def make_grid(
         area_weights(start=0.0, step=cell / tissue.mpp, count=n, size=size)[0]
         for n, size in zip(shape, tissue.mask.shape, strict=True)
     ]
-    share = apply_separable(weights[0], weights[1], tissue.mask[..., None].astype(np.float32))[..., 0]
+    share = apply_separable(weights[0], weights[1], tissue.mask[..., None].astype(np.float32))[
+        ..., 0
+    ]
     index = np.argwhere(share >= LEAST_TISSUE).astype(np.int32)
     if len(index) == 0:
         raise InputError(

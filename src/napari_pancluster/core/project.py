@@ -113,7 +113,7 @@ class Project:
         if root.exists():
             raise ProjectError(f"{root} already exists. Choose another name or delete it.")
         project = cls(root, ProjectState(cases=cases))
-        # Built aside and renamed, so that an interrupted `new` leaves nothing that looks like a project.
+        # Built aside and renamed: an interrupted `new` leaves nothing that looks like a project.
         partial = root.with_name(f".{root.name}.{secrets.token_hex(4)}")
         try:
             partial.mkdir(parents=True)
@@ -121,7 +121,8 @@ class Project:
             os.rename(partial, root)
         except OSError as error:
             raise ProjectError(
-                f"{root} cannot be written ({error.strerror or error}). Choose a folder you may write to."
+                f"{root} cannot be written ({error.strerror or error}). "
+                "Choose a folder you may write to."
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -192,7 +193,9 @@ class Project:
         folder = self.folder(record)
         try:
             folder.mkdir(parents=True)
-            (folder / _WRITER).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            (folder / _WRITER).write_text(
+                json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+            )
             yield folder
             record = record.model_copy(update={"summary": summary})
             self._commit(lambda artefacts: {**artefacts, key: record})
@@ -217,7 +220,10 @@ class Project:
         if not folder.is_dir():
             return []
         runs = [p for p in folder.iterdir() if (p / "run.json").exists()]
-        return [p.name for p in sorted(runs, key=lambda p: (p / "run.json").stat().st_mtime, reverse=True)]
+        return [
+            p.name
+            for p in sorted(runs, key=lambda p: (p / "run.json").stat().st_mtime, reverse=True)
+        ]
 
     def runs(self) -> list[str]:
         """Return the ids of finished training runs, oldest first."""
@@ -227,7 +233,7 @@ class Project:
         self, change: Callable[[Mapping[str, ArtefactRecord]], dict[str, ArtefactRecord]]
     ) -> None:
         with _locked(self.root / _LOCK):
-            # Read again: another window may have committed since; each commit changes only its keys.
+            # Read again: another window may have committed; each commit changes only its keys.
             state = _read_state(self.root)
             new = state.model_copy(
                 update={"artefacts": change(state.artefacts), "written_by": __version__}
@@ -252,9 +258,13 @@ def _read_state(root: Path) -> ProjectState:
     try:
         raw = json.loads((root / _STATE).read_text())
     except FileNotFoundError:
-        raise ProjectError(f"{root} is not a project. Make one with: pancluster new {root}") from None
+        raise ProjectError(
+            f"{root} is not a project. Make one with: pancluster new {root}"
+        ) from None
     except (OSError, ValueError) as error:
-        raise ProjectError(f"{root / _STATE} cannot be read ({error}). Restore it from a backup.") from error
+        raise ProjectError(
+            f"{root / _STATE} cannot be read ({error}). Restore it from a backup."
+        ) from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise ProjectError(

@@ -98,7 +98,9 @@ class Slide:
         """Release the file."""
         self._reader.close()
 
-    def read_level(self, level: int, top: int, left: int, rows: int, cols: int) -> NDArray[np.generic]:
+    def read_level(
+        self, level: int, top: int, left: int, rows: int, cols: int
+    ) -> NDArray[np.generic]:
         """Return stored pixels (rows, cols, channels) of a block inside a level."""
         try:
             return self._reader.read(level, top, left, rows, cols)
@@ -138,7 +140,7 @@ class Slide:
         out = np.full((rows, cols, self.channels), WHITE, np.float32)
         if r1 <= r0 or c1 <= c0:
             return out
-        # The weights see the whole level, so a block's values do not depend on what was read with it.
+        # Weights over the whole level: a block's values do not depend on what is read with it.
         col_weights, col_cover = area_weights(
             start=region.left / col_um, step=mpp / col_um, count=cols, size=level.shape[1]
         )
@@ -220,8 +222,13 @@ def _lazy_level(slide: Slide, number: int) -> da.Array:
         (_CHUNK, _CHUNK, slide.channels), (rows, cols, slide.channels), dtype=slide.dtype
     )
 
-    def block(block_info: dict[int | None, dict[str, list[tuple[int, int]]]]) -> NDArray[np.generic]:
+    def block(
+        block_info: dict[int | None, dict[str, list[tuple[int, int]]]],
+    ) -> NDArray[np.generic]:
         (top, bottom), (left, right), _ = block_info[None]["array-location"]
         return slide.read_level(number, top, left, bottom - top, right - left)
 
-    return da.map_blocks(block, chunks=chunks, dtype=slide.dtype, meta=np.empty((0, 0, 0), slide.dtype))
+    lazy: da.Array = da.map_blocks(
+        block, chunks=chunks, dtype=slide.dtype, meta=np.empty((0, 0, 0), slide.dtype)
+    )
+    return lazy

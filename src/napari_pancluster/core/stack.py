@@ -94,7 +94,9 @@ class SlideStack:
         for stain in self.stains:
             if stain.name == name:
                 return stain
-        raise InputError(f"Case {self.case} has no stain {name!r}. It has: {', '.join(self.names)}.")
+        raise InputError(
+            f"Case {self.case} has no stain {name!r}. It has: {', '.join(self.names)}."
+        )
 
     def transform(self, name: str) -> Transform | None:
         """Return the transform from the reference to a stain; None where there is none."""
@@ -142,7 +144,8 @@ def _inside_slide(extent: Region, region: Region, mpp: float) -> NDArray[np.bool
     rows, cols = region.pixel_shape(mpp)
     r = region.top + (np.arange(rows) + 0.5) * mpp
     c = region.left + (np.arange(cols) + 0.5) * mpp
-    return ((r >= 0) & (r <= extent.bottom))[:, None] & ((c >= 0) & (c <= extent.right))[None, :]
+    in_rows, in_cols = (r >= 0) & (r <= extent.bottom), (c >= 0) & (c <= extent.right)
+    return np.asarray(in_rows[:, None] & in_cols[None, :])
 
 
 def _read_warped(
@@ -151,9 +154,8 @@ def _read_warped(
     """Fill `out` (3, rows, cols) with a moving stain's density; return where its slide lies."""
     grid = transform.moving_grid(region, mpp)
     extent = stain.slide.extent
-    inside = (
-        (grid[0] >= 0) & (grid[0] <= extent.bottom) & (grid[1] >= 0) & (grid[1] <= extent.right)
-    )
+    rows_in = (grid[0] >= 0) & (grid[0] <= extent.bottom)
+    inside: NDArray[np.bool_] = rows_in & (grid[1] >= 0) & (grid[1] <= extent.right)
     if not inside.any():
         return inside
     top, left = (np.floor(g[inside].min() / mpp) - 1 for g in grid)

@@ -66,7 +66,7 @@ def optical_density(
         I0, one value a channel.
     """
     ratio = (np.asarray(intensity, np.float32) + 1) / (np.asarray(background, np.float32) + 1)
-    return np.clip(-np.log10(ratio), 0, MAX_OD).astype(np.float32)
+    return np.asarray(np.clip(-np.log10(ratio), 0, MAX_OD), np.float32)
 
 
 def thumbnail(slide: Slide, longest_px: int = _THUMBNAIL_PX) -> NDArray[np.float32]:
@@ -88,7 +88,7 @@ def measure_background(image: NDArray[np.floating]) -> tuple[float, ...]:
     dimmest = pixels.min(axis=1)
     bright = pixels[(dimmest >= _DIMMEST_GLASS) & (pixels.max(axis=1) - dimmest <= _MOST_TINT)]
     if len(bright) < _LEAST_GLASS_SHARE * len(pixels):
-        return (_USUAL_GLASS,) * image.shape[-1]
+        return tuple([_USUAL_GLASS] * image.shape[-1])
     level = bright.mean(axis=1)
     counts, edges = np.histogram(level, bins=np.arange(_DIMMEST_GLASS - 1, 258))
     mode = edges[int(np.argmax(counts))] + 0.5

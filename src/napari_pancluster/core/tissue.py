@@ -82,7 +82,7 @@ def tissue_of_density(od: NDArray[np.float32], config: TissueConfig) -> NDArray[
 def _close(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     if radius < 1:
         return mask
-    # Distance transforms: the cost does not grow with the radius. Padded so that edges do not erode.
+    # Distances: the cost does not grow with the radius. Padded so that edges do not erode.
     padded = np.pad(mask, radius + 1, mode="edge")
     grown = ndimage.distance_transform_edt(~padded) <= radius if padded.any() else padded
     closed = ndimage.distance_transform_edt(grown) > radius if not grown.all() else grown

@@ -49,7 +49,7 @@ def choose_device(wanted: str) -> torch.device:
 def mixed_precision(device: torch.device) -> bool:
     """Return whether bfloat16 pays: on GPUs that have it and on CPUs with its instructions."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return device.type == "cpu" and probe is not None and bool(probe())
 
@@ -89,7 +89,8 @@ def train(
     wanted = max(config.ks)
     if len(store) < wanted:
         raise TrainingError(
-            f"{len(store)} training patches are fewer than {wanted} clusters. Use more --patches or a smaller k."
+            f"{len(store)} training patches are fewer than {wanted} clusters. "
+            "Use more --patches or a smaller k."
         )
     state = _start(store, config)
     _restore(state, folder)
@@ -153,7 +154,12 @@ def _batches(
 
 
 def _step(
-    state: _Run, store: PatchStore, config: TrainConfig, rows: NDArray[np.int64], rng: np.random.Generator, part: float
+    state: _Run,
+    store: PatchStore,
+    config: TrainConfig,
+    rows: NDArray[np.int64],
+    rng: np.random.Generator,
+    part: float,
 ) -> dict[str, float]:
     """Take one step of the optimiser and return its losses."""
     network, device = state.network.train(), state.device
@@ -181,7 +187,9 @@ def _step(
     state.optimiser.step()
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     if not all(np.isfinite(v) for v in values.values()):
-        raise TrainingError("The loss is no longer a number. Lower the learning rate and train again.")
+        raise TrainingError(
+            "The loss is no longer a number. Lower the learning rate and train again."
+        )
     return values
 
 

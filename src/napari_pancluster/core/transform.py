@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-
 from scipy import sparse
 from scipy.ndimage import map_coordinates
 
@@ -57,13 +56,14 @@ class Transform:
 
         Outside the sampled field its edge value holds, so the result is finite everywhere.
         """
-        points = np.asarray(points, np.float64)
-        return _affine(self.affine, points + self._sample(self.displacement, points))
+        at: FloatArray = np.asarray(points, np.float64)
+        return _affine(self.affine, at + self._sample(self.displacement, at))
 
     def to_fixed(self, points: NDArray[np.floating]) -> FloatArray:
         """Map moving points (N, 2), row and col in µm, into the fixed frame."""
-        points = _affine(np.linalg.inv(self.affine), np.asarray(points, np.float64))
-        return points + self._sample(self.inverse_displacement, points)
+        at: FloatArray = np.asarray(points, np.float64)
+        straight = _affine(np.asarray(np.linalg.inv(self.affine), np.float64), at)
+        return straight + self._sample(self.inverse_displacement, straight)
 
     def moving_grid(self, region: Region, mpp: float) -> FloatArray:
         """Return where the pixel centres of a fixed region lie in the moving frame.
@@ -74,8 +74,8 @@ class Transform:
             (2, rows, cols) in µm of the moving frame.
         """
         rows, cols = region.pixel_shape(mpp)
-        r = region.top + (np.arange(rows) + 0.5) * mpp
-        c = region.left + (np.arange(cols) + 0.5) * mpp
+        r = np.asarray(region.top + (np.arange(rows) + 0.5) * mpp, np.float64)
+        c = np.asarray(region.left + (np.arange(cols) + 0.5) * mpp, np.float64)
         u = self._sample_grid(r, c)
         a = self.affine
         row, col = r[:, None] + u[0], c[None, :] + u[1]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from napari_pancluster.core.clustering import Clustering
 from napari_pancluster.core.config import SelectConfig
 from napari_pancluster.core.errors import InputError
@@ -107,7 +108,8 @@ def select_k(
     largest = max(c.k for c in clusterings)
     if len(rows) < 4 * largest:
         raise InputError(
-            f"{len(rows)} patches are too few to judge {largest} clusters. Use a smaller --stride-px or --k."
+            f"{len(rows)} patches are too few to judge {largest} clusters. "
+            "Use a smaller --stride-px or --k."
         )
     values = latents[rows]
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
@@ -140,7 +142,10 @@ def suggest(k: NDArray[np.int64], mean: dict[str, NDArray[np.float64]]) -> tuple
     parts = [f"best mean rank of {len(BETTER)} indices"]
     if chosen in favours:
         parts.append(f"best by {_join(favours.pop(chosen))}")
-    parts += [f"{_join(names)} prefer{'s' * (len(names) == 1)} {other}" for other, names in sorted(favours.items())]
+    parts += [
+        f"{_join(names)} prefer{'s' * (len(names) == 1)} {other}"
+        for other, names in sorted(favours.items())
+    ]
     level = k[ranks <= ranks[best] + _LEVEL * len(k)]
     if len(level) > 1:
         parts.append(f"nearly level: {', '.join(str(v) for v in level)}")
@@ -185,7 +190,9 @@ def _indices(values: NDArray[np.floating], assignments: NDArray[np.integer]) -> 
     several = len(np.unique(labels[few])) > 1
     return {
         "dunn": dunn(values, labels),
-        "silhouette": float(silhouette_score(values[few], labels[few])) if several else float("nan"),
+        "silhouette": float(silhouette_score(values[few], labels[few]))
+        if several
+        else float("nan"),
         "davies_bouldin": float(davies_bouldin_score(values, labels)),
         "calinski_harabasz": float(calinski_harabasz_score(values, labels)),
         "stability": float(adjusted_rand_score(labels, _recluster(values, labels))),
@@ -196,14 +203,21 @@ def _recluster(values: NDArray[np.floating], labels: NDArray[np.integer]) -> NDA
     from sklearn.cluster import KMeans
 
     means = np.stack([values[labels == label].mean(0) for label in range(int(labels.max()) + 1)])
-    found: NDArray[np.integer] = KMeans(len(means), init=means, n_init=1, max_iter=50).fit_predict(values)
+    found: NDArray[np.integer] = KMeans(len(means), init=means, n_init=1, max_iter=50).fit_predict(
+        values
+    )
     return found
 
 
-def _even_rows(case_id: NDArray[np.integer], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _even_rows(
+    case_id: NDArray[np.integer], most: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Return at most `most` rows, the same number from every case where they have it."""
     cases = np.unique(case_id)
     quota = most // len(cases)
     rows = [np.flatnonzero(case_id == c) for c in cases]
-    return np.sort(np.concatenate([r if len(r) <= quota else rng.choice(r, quota, replace=False) for r in rows]))
-
+    return np.sort(
+        np.concatenate(
+            [r if len(r) <= quota else rng.choice(r, quota, replace=False) for r in rows]
+        )
+    )

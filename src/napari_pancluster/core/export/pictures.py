@@ -97,7 +97,14 @@ def _scale_bar(axes: Axes, box: Region, content: Content) -> None:
     if content.calibrated and length >= 1000:
         shown, unit = length / 1000, "mm"
     note = " (nominal)" if content.nominal else ""
-    axes.text(x + length / 2, y - 0.015 * box.height, f"{shown:g} {unit}{note}", ha="center", va="bottom", fontsize=9)
+    axes.text(
+        x + length / 2,
+        y - 0.015 * box.height,
+        f"{shown:g} {unit}{note}",
+        ha="center",
+        va="bottom",
+        fontsize=9,
+    )
 
 
 def _bare(axes: Axes, box: Region) -> None:
@@ -121,7 +128,9 @@ def _size(box: Region, count: int, each: float) -> tuple[float, float]:
     return (count * each, min(max(each * aspect, 2.0), 12.0))
 
 
-def _map_picture(path: Path, content: Content, grid: PatchGrid, rows: slice, stack: SlideStack) -> Path:
+def _map_picture(
+    path: Path, content: Content, grid: PatchGrid, rows: slice, stack: SlideStack
+) -> Path:
     box = _tissue_box(grid, stack.extent)
     od = stack.select((stack.reference,)).read(box, _picture_mpp(box, grid, _PICTURE_PX)).od
     labels = content.clustering.label_image(grid, rows)
@@ -131,7 +140,9 @@ def _map_picture(path: Path, content: Content, grid: PatchGrid, rows: slice, sta
         left.imshow(_as_rgb(od), extent=_extent(box), interpolation="antialiased")
         left.set_title(f"{stack.case}: {stack.reference}")
         right.imshow(_as_rgb(od).mean(2), cmap="gray", vmin=0, vmax=255, extent=_extent(box))
-        right.imshow(_coloured(content, labels, 215), extent=_map_extent(grid), interpolation="nearest")
+        right.imshow(
+            _coloured(content, labels, 215), extent=_map_extent(grid), interpolation="nearest"
+        )
         right.set_title(f"{content.clustering.k} clusters")
         for axes in (left, right):
             _bare(axes, box)
@@ -149,7 +160,16 @@ def _stains_picture(path: Path, content: Content, grid: PatchGrid, stack: SlideS
         for i, axes in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
             axes.imshow(_as_rgb(block.od[i * CHANNELS : (i + 1) * CHANNELS]), extent=_extent(box))
             known = names[i] in stack.registered
-            axes.set_title(names[i] + (" (reference)" if names[i] == stack.reference else "" if known else " (not registered)"))
+            axes.set_title(
+                names[i]
+                + (
+                    " (reference)"
+                    if names[i] == stack.reference
+                    else ""
+                    if known
+                    else " (not registered)"
+                )
+            )
             _bare(axes, box)
         _scale_bar(figure.axes[0], box, content)
     return path
@@ -157,7 +177,9 @@ def _stains_picture(path: Path, content: Content, grid: PatchGrid, stack: SlideS
 
 def _density_picture(path: Path, content: Content, grid: PatchGrid, rows: slice) -> Path:
     labels = content.clustering.label_image(grid, rows)
-    box = _tissue_box(grid, Region(0, 0, grid.shape[0] * grid.cell_um, grid.shape[1] * grid.cell_um))
+    box = _tissue_box(
+        grid, Region(0, 0, grid.shape[0] * grid.cell_um, grid.shape[1] * grid.cell_um)
+    )
     tissue = gaussian_filter((labels > 0).astype(np.float32), _DENSITY_SIGMA_CELLS)
     columns = min(5, content.clustering.k)
     lines = -(-content.clustering.k // columns)
@@ -169,7 +191,14 @@ def _density_picture(path: Path, content: Content, grid: PatchGrid, rows: slice)
         for label, axes in zip(content.labels, panels, strict=False):
             here = gaussian_filter((labels == label).astype(np.float32), _DENSITY_SIGMA_CELLS)
             share = np.where(labels > 0, here / np.maximum(tissue, 1e-6), np.nan)
-            shown = axes.imshow(share, cmap="viridis", vmin=0, vmax=1, extent=_map_extent(grid), interpolation="nearest")
+            shown = axes.imshow(
+                share,
+                cmap="viridis",
+                vmin=0,
+                vmax=1,
+                extent=_map_extent(grid),
+                interpolation="nearest",
+            )
             axes.set_title(content.name(label), fontsize=9)
             _bare(axes, box)
         figure.colorbar(shown, ax=list(panels), label="share of the neighbourhood", shrink=0.6)
@@ -228,7 +257,13 @@ def _umap_picture(path: Path, content: Content) -> Path:
     size = float(np.clip(20_000 / max(len(rows), 1), 0.3, 12))
     with _figure(path, 8, 6.5) as figure:
         axes = figure.subplots()
-        axes.scatter(coords[:, 0], coords[:, 1], s=size, c=colours[content.clustering.assignments[rows]], linewidths=0)
+        axes.scatter(
+            coords[:, 0],
+            coords[:, 1],
+            s=size,
+            c=colours[content.clustering.assignments[rows]],
+            linewidths=0,
+        )
         axes.set_xlabel("UMAP 1")
         axes.set_ylabel("UMAP 2")
         axes.set_title(f"{len(rows):,} patches in {content.clustering.k} clusters")
@@ -242,10 +277,26 @@ def _curves_picture(path: Path, content: Content) -> Path:
     with _figure(path, 12, 7) as figure:
         panels = figure.subplots(2, 3).ravel()
         for (name, better), axes in zip(BETTER.items(), panels, strict=False):
-            axes.errorbar(scores.k, scores.mean[name], scores.std[name], marker="o", ms=4, color="#1965B0", capsize=2)
-            axes.axvline(scores.suggested_k, color="#E65518", lw=1, label=f"suggested: {scores.suggested_k}")
+            axes.errorbar(
+                scores.k,
+                scores.mean[name],
+                scores.std[name],
+                marker="o",
+                ms=4,
+                color="#1965B0",
+                capsize=2,
+            )
+            axes.axvline(
+                scores.suggested_k, color="#E65518", lw=1, label=f"suggested: {scores.suggested_k}"
+            )
             if content.clustering.k != scores.suggested_k:
-                axes.axvline(content.clustering.k, color="black", lw=1, ls="--", label=f"mapped: {content.clustering.k}")
+                axes.axvline(
+                    content.clustering.k,
+                    color="black",
+                    lw=1,
+                    ls="--",
+                    label=f"mapped: {content.clustering.k}",
+                )
             axes.set_title(f"{PLAIN_NAMES[name]} ({better} is better)", fontsize=10)
             axes.set_xlabel("k")
         panels[0].legend(frameon=False, fontsize=9)

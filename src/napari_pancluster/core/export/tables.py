@@ -10,7 +10,18 @@ import numpy as np
 
 from napari_pancluster.core.export.content import Content
 
-_PATCHES = ("case", "row", "col", "x_um", "y_um", "label", "name", "probability", "umap_1", "umap_2")
+_PATCHES = (
+    "case",
+    "row",
+    "col",
+    "x_um",
+    "y_um",
+    "label",
+    "name",
+    "probability",
+    "umap_1",
+    "umap_2",
+)
 _CLUSTERS = ("case", "label", "name", "color", "patches", "area_mm2", "fraction")
 
 
@@ -37,10 +48,22 @@ def _patch_rows(content: Content) -> Iterator[tuple[object, ...]]:
         umap[content.embedding.rows] = content.embedding.coords
     for number, grid in enumerate(content.table.grids):
         rows = content.table.rows_of(number)
-        for i, (row, col), (y, x) in zip(range(rows.start, rows.stop), grid.index, grid.centres, strict=True):
+        for i, (row, col), (y, x) in zip(
+            range(rows.start, rows.stop), grid.index, grid.centres, strict=True
+        ):
             label = int(clustering.labels[i])
             at = ["" if np.isnan(v) else f"{v:.4f}" for v in umap[i]]
-            yield (grid.case, row, col, f"{x:.3f}", f"{y:.3f}", label, content.name(label), f"{certainty[i]:.4f}", *at)
+            yield (
+                grid.case,
+                row,
+                col,
+                f"{x:.3f}",
+                f"{y:.3f}",
+                label,
+                content.name(label),
+                f"{certainty[i]:.4f}",
+                *at,
+            )
 
 
 def _cluster_rows(content: Content) -> Iterator[tuple[object, ...]]:

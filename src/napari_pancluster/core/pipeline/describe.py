@@ -72,5 +72,5 @@ def _state(project: Project, key: str) -> State:
 def _worst(states: list[State]) -> State:
     for state in ("missing", "stale"):
         if state in states:
-            return state  # type: ignore[return-value]
+            return state
     return "done"

@@ -123,7 +123,10 @@ def _look_at(project: Project, warn: Warn, *, strict: bool) -> None:
     for result in results:
         if result["status"] != "ok":
             left_out = " It is left out." if result["status"] == "failed" else ""
-            warn(f"{result['stain']} of case {result['case']}: registration {result['status']}: {result['reason']}.{left_out}")
+            warn(
+                f"{result['stain']} of case {result['case']}: registration "
+                f"{result['status']}: {result['reason']}{left_out}"
+            )
     for case in project.state.cases:
         mine = [r for r in results if r["case"] == case.name]
         if strict and mine and all(r["status"] == "failed" for r in mine):

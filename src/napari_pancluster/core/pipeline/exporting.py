@@ -42,7 +42,9 @@ def export(
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown or not formats:
-        raise InputError(f"--to {','.join(unknown)!s} is not known. Choose from: {', '.join(FORMATS)}.")
+        raise InputError(
+            f"--to {','.join(unknown)!s} is not known. Choose from: {', '.join(FORMATS)}."
+        )
     content = open_content(project, run)
     out = out.expanduser().absolute()
     files: list[Path] = []
@@ -52,7 +54,9 @@ def export(
             yield Progress("Exporting", number, len(formats))
             files += FORMATS[name](out, content)
     except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror or error}). Choose another folder.") from error
+        raise InputError(
+            f"{out} cannot be written ({error.strerror or error}). Choose another folder."
+        ) from error
     return {"files": [str(f) for f in files]}
 
 

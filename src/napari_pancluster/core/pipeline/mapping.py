@@ -10,8 +10,8 @@ import numpy as np
 
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint
-from napari_pancluster.core.config import EmbedConfig, MapConfig, SelectConfig
 from napari_pancluster.core.clustering import Clustering, Latents, cluster, encode
+from napari_pancluster.core.config import EmbedConfig, MapConfig, SelectConfig
 from napari_pancluster.core.embedding import embed
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.patches import PatchTable, make_grid
@@ -49,8 +49,16 @@ def latents_of(
     """
     key = f"latents/{run}"
     found = project.artefact(key)
-    if found is not None and not project.is_stale(key) and stride_px in (None, found.summary["stride_px"]):
-        return *artefacts.read_latents(project.folder(found)), found.id, found.summary["patches_per_s"]
+    if (
+        found is not None
+        and not project.is_stale(key)
+        and stride_px in (None, found.summary["stride_px"])
+    ):
+        return (
+            *artefacts.read_latents(project.folder(found)),
+            found.id,
+            found.summary["patches_per_s"],
+        )
     checkpoint = checkpoint_of(project, run)
     stride = stride_px if stride_px is not None else checkpoint.patch_px // 2
     network = checkpoint.network().to(choose_device(checkpoint.config["device"]))
@@ -168,13 +176,19 @@ def is_calibrated(project: Project) -> bool:
     return all(s.mpp_source != "uncalibrated" for c in project.state.cases for s in c.stains)
 
 
-def case_areas(table: PatchTable, clustering: Clustering, *, calibrated: bool) -> list[dict[str, Any]]:
+def case_areas(
+    table: PatchTable, clustering: Clustering, *, calibrated: bool
+) -> list[dict[str, Any]]:
     """Return the number of patches and the area of every label, case by case."""
     cases = []
     for number, grid in enumerate(table.grids):
-        counts = np.bincount(clustering.labels[table.rows_of(number)], minlength=clustering.k + 1)[1:]
+        counts = np.bincount(clustering.labels[table.rows_of(number)], minlength=clustering.k + 1)[
+            1:
+        ]
         cell_mm2 = grid.cell_um**2 * 1e-6
-        areas = {str(n): float(c) * cell_mm2 if calibrated else None for n, c in enumerate(counts, 1)}
+        areas = {
+            str(n): float(c) * cell_mm2 if calibrated else None for n, c in enumerate(counts, 1)
+        }
         cases.append({"case": grid.case, "patches": int(counts.sum()), "area_mm2": areas})
     return cases
 
@@ -184,7 +198,8 @@ def _check_ks(checkpoint: Checkpoint, ks: Sequence[int]) -> None:
     if absent:
         held = checkpoint.ks
         raise InputError(
-            f"This run holds k = {held[0]} to {held[-1]}, not {absent[0]}. Train with --k {absent[0]}, or choose another."
+            f"This run holds k = {held[0]} to {held[-1]}, not {absent[0]}. "
+            f"Train with --k {absent[0]}, or choose another."
         )
 
 

@@ -90,7 +90,9 @@ def chosen_run(project: Project, run: str | None) -> str:
     """
     runs = project.runs()
     if not runs:
-        raise ProjectError(f"{project.root} has no trained network yet. Train one: pancluster train {project.root}")
+        raise ProjectError(
+            f"{project.root} has no trained network yet. Train one: pancluster train {project.root}"
+        )
     if run is None:
         return runs[-1]
     if run not in runs:
@@ -103,5 +105,7 @@ def require(project: Project, key: str, remedy: str) -> Path:
     found = project.artefact(key)
     if found is None or project.is_stale(key):
         state = "missing" if found is None else "out of date"
-        raise ProjectError(f"The {key.split('/')[0]} result of {project.root} is {state}. First: {remedy}")
+        raise ProjectError(
+            f"The {key.split('/')[0]} result of {project.root} is {state}. First: {remedy}"
+        )
     return project.folder(found)

@@ -54,7 +54,9 @@ def register(
             if only_missing and project.artefact(key) is not None and not project.is_stale(key):
                 continue
             moving = open_stain(record)
-            yield from _register_one(project, case, fixed, moving, config, landmarks.get(record.name))
+            yield from _register_one(
+                project, case, fixed, moving, config, landmarks.get(record.name)
+            )
     return {"results": registration_results(project, [c.name for c in chosen], stains)}
 
 
@@ -74,7 +76,9 @@ def registration_results(
 def _check_stains(cases: Sequence[CaseRecord], wanted: set[str]) -> None:
     moving = {s.name for case in cases for s in case.stains if s.name != case.reference}
     for name in sorted(wanted - moving):
-        raise InputError(f"{name!r} is no moving stain of these cases. They have: {', '.join(sorted(moving))}.")
+        raise InputError(
+            f"{name!r} is no moving stain of these cases. They have: {', '.join(sorted(moving))}."
+        )
 
 
 def _register_one(
@@ -105,7 +109,9 @@ def map_points(
     stack = open_stack(project, project.case(case))
     rows, columns = _read_rows(source)
     a, b = stack.stain(from_).slide, stack.stain(to).slide
-    xy = np.array([[_number(row, c, source, n) for c in "xy"] for n, row in enumerate(rows, 2)], np.float64)
+    xy = np.array(
+        [[_number(row, c, source, n) for c in "xy"] for n, row in enumerate(rows, 2)], np.float64
+    )
     points = xy.reshape(-1, 2)[:, ::-1] * a.um_per_px
     mapped = through(stack, from_, to, points) / b.um_per_px
     height, width = b.shape
@@ -117,16 +123,22 @@ def map_points(
             for row, (y, x) in zip(rows, mapped, strict=True):
                 writer.writerow({**row, "x": f"{x:.4f}", "y": f"{y:.4f}"})
     except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror}). Choose another file.") from error
+        raise InputError(
+            f"{target} cannot be written ({error.strerror}). Choose another file."
+        ) from error
     return {"n": len(rows), "outside": int(outside.sum())}
 
 
-def through(stack: SlideStack, from_: str, to: str, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def through(
+    stack: SlideStack, from_: str, to: str, points: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Map points (N, 2), row and col in µm, from one stain's slide to another's."""
     back, onward = stack.transform(from_), stack.transform(to)
     for name, transform in ((from_, back), (to, onward)):
         if transform is None:
-            raise ProjectError(f"{name} of case {stack.case} is not registered. Run register first.")
+            raise ProjectError(
+                f"{name} of case {stack.case} is not registered. Run register first."
+            )
     assert back is not None and onward is not None
     return onward.to_moving(back.to_fixed(points))
 
@@ -138,7 +150,9 @@ def _read_rows(source: Path) -> tuple[list[dict[str, str]], list[str]]:
             rows = list(reader)
             columns = list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source} cannot be read ({error}). Give a CSV file with columns x,y.") from error
+        raise InputError(
+            f"{source} cannot be read ({error}). Give a CSV file with columns x,y."
+        ) from error
     if not {"x", "y"} <= set(columns):
         raise InputError(f"{source} lacks the columns x,y. Give level-0 pixels under these names.")
     return rows, columns

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from napari_pancluster.core.config import MapConfig, SelectConfig, TrainConfig
 from napari_pancluster.core.checkpoint import write_checkpoint
+from napari_pancluster.core.config import MapConfig, SelectConfig, TrainConfig
 from napari_pancluster.core.dataset import build_store
 from napari_pancluster.core.errors import InputError, ProjectError
 from napari_pancluster.core.patches import check_patch_fits, sample_positions
@@ -58,7 +58,12 @@ def train_network(
     try:
         sample = sample_positions(tissues, _affordable(config, len(stains)), config.seed)
         store = yield from build_store(
-            stacks, sample, mpp=mpp, patch_px=config.patch_px, shift_px=config.shift_px, folder=store_folder
+            stacks,
+            sample,
+            mpp=mpp,
+            patch_px=config.patch_px,
+            shift_px=config.shift_px,
+            folder=store_folder,
         )
         task = train(store, config, stains=stains, mpp=mpp, folder=folder)
         checkpoint = yield from _watch(task, rates)
@@ -124,7 +129,9 @@ def _begin(project: Project, given: Mapping[str, Any], *, resume: bool) -> tuple
         return f"{stamp}-{secrets.token_hex(2)}", TrainConfig(**given)
     runs = project.unfinished_runs()
     if not runs:
-        raise ProjectError(f"{project.root} has no interrupted training to resume. Leave out --resume.")
+        raise ProjectError(
+            f"{project.root} has no interrupted training to resume. Leave out --resume."
+        )
     kept = json.loads((project.run_folder(runs[0]) / "run.json").read_text())
     for name, value in given.items():
         if name != "device" and kept["config"][name] != value:
@@ -133,7 +140,9 @@ def _begin(project: Project, given: Mapping[str, Any], *, resume: bool) -> tuple
                 "Leave the option out, or leave out --resume to start anew."
             )
     if set(kept["inputs"]) != set(frame_inputs(project)):
-        raise ProjectError("The slides or their registration changed since the interrupted run. Train anew.")
+        raise ProjectError(
+            "The slides or their registration changed since the interrupted run. Train anew."
+        )
     config = TrainConfig(**{**kept["config"], **{k: v for k, v in given.items() if k == "device"}})
     return runs[0], config
 
@@ -144,13 +153,17 @@ def _note(folder: Path, config: TrainConfig, inputs: tuple[str, ...]) -> None:
         note = {"config": config.model_dump(), "inputs": inputs}
         (folder / "run.json").write_text(json.dumps(note, indent=1))
     except OSError as error:
-        raise ProjectError(f"{folder} cannot be written ({error.strerror}). Check the folder.") from error
+        raise ProjectError(
+            f"{folder} cannot be written ({error.strerror}). Check the folder."
+        ) from error
 
 
 def _affordable(config: TrainConfig, stains: int) -> int:
     """Return how many crops the patch store may hold."""
     side = config.patch_px + 2 * config.shift_px
-    return max(16, min(config.patches, config.store_mb * 2**20 // (side * side * stains * CHANNELS)))
+    return max(
+        16, min(config.patches, config.store_mb * 2**20 // (side * side * stains * CHANNELS))
+    )
 
 
 def _watch(task: Task[Any], rates: list[float]) -> Task[Any]:

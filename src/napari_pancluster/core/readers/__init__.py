@@ -30,15 +30,17 @@ def open_reader(path: Path) -> Reader:
             reader = opener(path)
         except SlideError:
             raise
-        # The decoders raise whatever their C code felt like; at this border all of it means one thing.
+        # The decoders raise whatever their C code felt like; here all of it means one thing.
         except Exception as error:
             raise SlideError(
-                f"{path} cannot be read: {_first_line(error)}. The file may be damaged; copy or export it again."
+                f"{path} cannot be read: {_first_line(error)}. "
+                "The file may be damaged; copy or export it again."
             ) from error
         if reader is not None:
             return reader
     raise SlideError(
-        f"{path} is not a slide or image this program knows. Export it as OME-TIFF or pyramidal TIFF."
+        f"{path} is not a slide or image this program knows. "
+        "Export it as OME-TIFF or pyramidal TIFF."
     )
 
 

@@ -33,11 +33,30 @@ class Level:
 class Reader(Protocol):
     """An open slide file. `read` may be called from several threads at once."""
 
-    format: str
-    levels: tuple[Level, ...]
-    mpp: float | None
-    dtype: np.dtype[np.generic]
-    channels: int
+    @property
+    def format(self) -> str:
+        """Short name of the container."""
+        ...
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, level 0 first."""
+        ...
+
+    @property
+    def mpp(self) -> float | None:
+        """Pixel size of level 0 in µm/px, if the file records a plausible one."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the stored values."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Values a pixel."""
+        ...
 
     def read(self, level: int, top: int, left: int, rows: int, cols: int) -> NDArray[np.generic]:
         """Return a block that lies inside the level, shape (rows, cols, channels)."""

@@ -59,7 +59,11 @@ class TiffReader:
     def read(self, level: int, top: int, left: int, rows: int, cols: int) -> NDArray[np.generic]:
         """Return a block of a level, shape (rows, cols, channels)."""
         index = tuple(
-            slice(top, top + rows) if a == "Y" else slice(left, left + cols) if a == "X" else slice(None)
+            slice(top, top + rows)
+            if a == "Y"
+            else slice(left, left + cols)
+            if a == "X"
+            else slice(None)
             for a in self._axes
         )
         block = np.asarray(self._arrays[level][index])
