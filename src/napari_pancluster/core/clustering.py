@@ -144,7 +144,7 @@ def _encode_batch(
     corners: NDArray[np.int64],
     patch_px: int,
 ) -> NDArray[np.float32]:
-    device = next(network.parameters()).device
+    device = network.device
     windows = sliding_window_view(od, (patch_px, patch_px), axis=(1, 2))
     covered = sliding_window_view(inside, (patch_px, patch_px), axis=(1, 2))
     at = (slice(None), corners[:, 0], corners[:, 1])

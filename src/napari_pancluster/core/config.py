@@ -44,8 +44,17 @@ class TrainConfig(BaseModel):
         title="Clusters",
         description="Number of clusters, or auto to let the indices choose.",
     )
-    epochs: int = Field(24, title="Epochs", ge=1, description="Passes over the training patches.")
-    seed: int = Field(0, title="Seed", ge=0, description="Same seed, same machine: same clusters.")
+    epochs: int = Field(20, title="Epochs", ge=1, description="Passes over the training patches.")
+    seed: int = Field(
+        0, title="Seed", ge=0, description="Same seed, same machine, same threads: same clusters."
+    )
+    threads: int | None = Field(
+        None,
+        title="CPU threads",
+        ge=1,
+        description="Default: all or one, whichever is faster at the moment; the same number gives "
+        "the same clusters to the last bit.",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",
         title="Device",
@@ -74,6 +83,14 @@ class TrainConfig(BaseModel):
         ge=0,
         le=0.9,
         description="Share of the epochs that train the autoencoder alone.",
+    )
+    anchoring: float = Field(
+        0.7,
+        title="Anchoring",
+        gt=0,
+        le=1,
+        description="Share of the epochs after which the clusters are set on those of the latents; "
+        "1: never.",
     )
     shift_share: float = Field(
         0.75,

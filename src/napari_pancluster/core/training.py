@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from napari_pancluster.core.anchoring import anchor_heads
 from napari_pancluster.core.checkpoint import Checkpoint, save_tensors
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
@@ -21,6 +24,7 @@ from napari_pancluster.core.errors import InputError, TrainingError
 from napari_pancluster.core.losses import mutual_information_loss, reconstruction_loss
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.threads import ThreadPacer
 
 # Heads with more clusters than anyone wants keep the latents rich.
 _EXTRA_HEADS = (30, 60)
@@ -64,6 +68,11 @@ class _Run:
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Return whether torch's threads do the work."""
+        return self.device.type == "cpu"
+
 
 def train(
     store: PatchStore, config: TrainConfig, *, stains: tuple[str, ...], mpp: float, folder: Path
@@ -94,21 +103,17 @@ def train(
         )
     state = _start(store, config)
     _restore(state, folder)
-    step_seconds, steps = 0.0, _steps_per_epoch(config)
-    while state.epoch < config.epochs:
-        sums: dict[str, float] = {}
-        for number, (rows, rng) in enumerate(_batches(store, config, state.epoch)):
-            began = time.perf_counter()
-            values = _step(state, store, config, rows, rng, number / steps)
-            step_seconds += time.perf_counter() - began
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value / steps
-            values["patches_per_s"] = 2 * len(rows) / max(time.perf_counter() - began, 1e-9)
-            stage = "Training autoencoder" if "clustering" not in values else "Training clusters"
-            yield Progress(stage, state.epoch * steps + number + 1, config.epochs * steps, values)
-        state.epoch += 1
-        state.history.append({"epoch": state.epoch, **sums})
-        _save(state, folder)
+    trial = partial(_trial, state, store, config)
+    pacer = ThreadPacer(trial, threads=config.threads) if state.on_cpu else None
+    try:
+        while state.epoch < config.epochs:
+            if state.epoch == round(config.anchoring * config.epochs):
+                _anchor(state, store, config)
+            yield from _epoch(state, store, config, pacer)
+            _save(state, folder)
+    finally:
+        if pacer is not None:
+            pacer.restore()
     return Checkpoint(
         weights={n: t.detach().cpu().clone() for n, t in state.network.state_dict().items()},
         stains=stains,
@@ -120,6 +125,44 @@ def train(
         config=config.model_dump(),
         history=tuple(state.history),
     )
+
+
+def _anchor(state: _Run, store: PatchStore, config: TrainConfig) -> None:
+    """Set the heads on the clusters of the latents, and forget where they were heading."""
+    anchor_heads(state.network, store, config.seed)
+    for parameter in state.network.heads.parameters():
+        state.optimiser.state.pop(parameter, None)
+
+
+def _epoch(
+    state: _Run, store: PatchStore, config: TrainConfig, pacer: ThreadPacer | None
+) -> Task[None]:
+    steps = _steps_per_epoch(config)
+    sums: dict[str, float] = {}
+    for number, (rows, rng) in enumerate(_batches(store, config, state.epoch)):
+        began = time.perf_counter()
+        values = _step(state, store, config, rows, rng, number / steps)
+        seconds = max(time.perf_counter() - began, 1e-9)
+        if pacer is not None:
+            pacer.watch(seconds)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value / steps
+        values["patches_per_s"] = 2 * len(rows) / seconds
+        stage = "Training clusters" if "clustering" in values else "Training autoencoder"
+        yield Progress(stage, state.epoch * steps + number + 1, config.epochs * steps, values)
+    state.epoch += 1
+    state.history.append({"epoch": state.epoch, **sums})
+
+
+def _trial(state: _Run, store: PatchStore, config: TrainConfig) -> None:
+    """Do the forward and backward work of a step on a copy of the network."""
+    network = deepcopy(state.network).train()
+    side = config.patch_px
+    shape = (2 * min(config.batch, len(store)), store.codes.shape[1], side, side)
+    od = torch.zeros(shape).to(memory_format=torch.channels_last)
+    present = torch.ones(shape[0], store.stains)
+    losses = _losses(network, od, present, config, joint=True)
+    sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
 
 
 def _start(store: PatchStore, config: TrainConfig) -> _Run:
@@ -170,18 +213,10 @@ def _step(
     pairs = [view(store, rows, views, rng) for _ in (0, 1)]
     od = torch.cat([p[0] for p in pairs]).to(device, memory_format=torch.channels_last)
     present = torch.cat([p[1] for p in pairs]).to(device)
-    joint = done >= config.pretraining
-    with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision(device)):
-        x = network.normalise(od, present)
-        z = network.encode(x)
-        half = len(rows)
-        rebuilt = network.decode(z[:half])
-    reconstruction = reconstruction_loss(rebuilt, x[:half], present[:half])
-    losses = {"reconstruction": reconstruction}
-    total = reconstruction
-    if joint:
-        losses["clustering"] = _clustering_loss(network, z, half, config)
-        total = config.reconstruction * reconstruction + losses["clustering"]
+    losses = _losses(network, od, present, config, joint=done >= config.pretraining)
+    total = losses["reconstruction"]
+    if "clustering" in losses:
+        total = config.reconstruction * total + losses["clustering"]
     state.optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     state.optimiser.step()
@@ -191,6 +226,28 @@ def _step(
             "The loss is no longer a number. Lower the learning rate and train again."
         )
     return values
+
+
+def _losses(
+    network: PatchNetwork,
+    od: torch.Tensor,
+    present: torch.Tensor,
+    config: TrainConfig,
+    *,
+    joint: bool,
+) -> dict[str, torch.Tensor]:
+    """Return the losses of a batch whose two halves are two views of the same patches."""
+    half = len(od) // 2
+    with torch.autocast(od.device.type, torch.bfloat16, enabled=mixed_precision(od.device)):
+        x = network.normalise(od, present)
+        z = network.encode(x)
+        # Decoding costs as much as all the rest; beside the clusters, a part of the batch will do.
+        shown = max(1, half // 4) if joint else half
+        rebuilt = network.decode(z[:shown])
+    losses = {"reconstruction": reconstruction_loss(rebuilt, x[:shown], present[:shown])}
+    if joint:
+        losses["clustering"] = _clustering_loss(network, z, half, config)
+    return losses
 
 
 def _clustering_loss(
@@ -211,9 +268,9 @@ def _save(state: _Run, folder: Path) -> None:
     for number, entry in state.optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": t for name, t in entry.items()}
     save_tensors(folder / "state.safetensors", tensors)
-    partial = folder / "state.json.partial"
-    partial.write_text(json.dumps({"epoch": state.epoch, "history": state.history}))
-    partial.replace(folder / "state.json")
+    unfinished = folder / "state.json.partial"
+    unfinished.write_text(json.dumps({"epoch": state.epoch, "history": state.history}))
+    unfinished.replace(folder / "state.json")
 
 
 def _restore(state: _Run, folder: Path) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_pancluster.core.registration.forces import LocalStats, forces, local_correlation
-from napari_pancluster.core.registration.images import FloatImage, Matrix, WorkImage, compose, warp
+from napari_pancluster.core.registration.images import (
+    FloatImage,
+    Matrix,
+    WorkImage,
+    compose,
+    pixel_affine,
+    warp,
+)
 
 _WINDOW_PX = 13
 _DAMPING = 1e-3
-_SETTLED_PX = 0.01
+_SETTLED_PX = 0.02
+_AXES = ((slice(None), None), (None, slice(None)))
 
 
 def refine_affine(
@@ -51,12 +60,22 @@ def warped_and_weight(
     fixed: WorkImage, moving: WorkImage, matrix: Matrix
 ) -> tuple[FloatImage, FloatImage]:
     """Return the moving density in the fixed frame, and where the two can be compared."""
-    inside = np.ones(moving.shape, np.float32)
-    warped, tissue, inside = (
+    warped, tissue = (
         warp(image, mpp=moving.mpp, matrix=matrix, shape=fixed.shape, to_mpp=fixed.mpp)
-        for image in (moving.density, moving.tissue, inside)
+        for image in (moving.density, moving.tissue)
     )
-    return warped, np.maximum(fixed.tissue, tissue) * (inside > 0.99)
+    return warped, np.maximum(fixed.tissue, tissue) * _covered(fixed, moving, matrix)
+
+
+def _covered(fixed: WorkImage, moving: WorkImage, matrix: Matrix) -> NDArray[np.bool_]:
+    """Return which fixed pixels the moving slide covers."""
+    linear, offset = pixel_affine(matrix, mpp=moving.mpp, to_mpp=fixed.mpp)
+    row, col = (np.arange(n)[shape] for n, shape in zip(fixed.shape, _AXES, strict=True))
+    inside = np.ones(fixed.shape, np.bool_)
+    for n, (to_row, to_col), start in zip(moving.shape, linear, offset, strict=True):
+        at = to_row * row + to_col * col + start
+        inside &= (at >= 0) & (at <= n - 1)
+    return inside
 
 
 def alignment(fixed: WorkImage, moving: WorkImage, matrix: Matrix) -> float:

@@ -12,8 +12,10 @@ from napari_pancluster.core.registration.affine import alignment, refine_affine
 from napari_pancluster.core.registration.images import Matrix, WorkImage
 from napari_pancluster.core.registration.search import orientation_of
 
-# Longer side in px of each step, and whether only a similarity may be fitted there.
-_STEPS = ((64, True), (128, True), (256, True), (256, False))
+# Longer side in px of each step, and whether only a similarity may be fitted there: every start
+# takes the coarse ones, the best places that come of them the fine ones.
+_COARSE = ((64, True), (128, True))
+_FINE = ((256, True), (256, False))
 _FINEST_PX = 512
 # Refined matrices closer than this share of the side are one and the same.
 _SAME_SHARE = 0.05
@@ -36,24 +38,30 @@ class Settled:
 
 
 def settle(
-    fixed: WorkImage, moving: WorkImage, starts: Sequence[Matrix]
+    fixed: WorkImage, moving: WorkImage, starts: Sequence[Matrix], *, places: int
 ) -> Task[tuple[Settled, ...]]:
-    """Return each start refined, best first, each place once."""
-    settled: list[Settled] = []
-    total = len(starts) * len(_STEPS)
-    for n, start in enumerate(starts):
-        matrix = start
-        for step, (px, rigid) in enumerate(_STEPS):
-            yield Progress("Aligning", n * len(_STEPS) + step, total)
-            target, source = both_at(fixed, moving, px)
-            matrix = refine_affine(target, source, matrix, rigid=rigid)
-        settled.append(Settled(matrix, abs(alignment(target, source, matrix))))
-    settled.sort(key=lambda s: -s.score)
+    """Return at most `places` refined matrices, best first, each place once."""
+    coarse = [Settled(start, 0.0) for start in starts]
+    for steps, most in ((_COARSE, len(starts)), (_FINE, places)):
+        chosen = coarse[:most]
+        settled = []
+        for n, one in enumerate(chosen):
+            matrix = one.matrix
+            for step, (px, rigid) in enumerate(steps):
+                yield Progress("Aligning", n * len(steps) + step, len(chosen) * len(steps))
+                target, source = both_at(fixed, moving, px)
+                matrix = refine_affine(target, source, matrix, rigid=rigid)
+            settled.append(Settled(matrix, abs(alignment(target, source, matrix))))
+        coarse = _distinct(fixed, settled)
+    return tuple(coarse)
+
+
+def _distinct(fixed: WorkImage, settled: Sequence[Settled]) -> list[Settled]:
     kept: list[Settled] = []
-    for one in settled:
+    for one in sorted(settled, key=lambda s: -s.score):
         if not any(_same_place(fixed, one.matrix, other.matrix) for other in kept):
             kept.append(one)
-    return tuple(kept)
+    return kept
 
 
 def finish(fixed: WorkImage, moving: WorkImage, matrix: Matrix) -> Matrix:
@@ -66,11 +74,6 @@ def both_at(fixed: WorkImage, moving: WorkImage, px: int) -> tuple[WorkImage, Wo
     """Return both images at one pixel size, the fixed one's longer side at most `px`."""
     mpp = max(fixed.long_um / px, fixed.mpp, moving.mpp)
     return fixed.at(mpp), moving.at(mpp)
-
-
-def plausible_scale(matrix: Matrix, *, most: float) -> bool:
-    """Tell whether an affine grows or shrinks by no more than a factor of `most`."""
-    return bool(1 / most <= orientation_of(matrix)[2] <= most)
 
 
 def _same_place(fixed: WorkImage, one: Matrix, other: Matrix) -> bool:

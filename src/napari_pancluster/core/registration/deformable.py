@@ -15,10 +15,11 @@ from napari_pancluster.core.registration.images import Matrix, WorkImage
 
 Field = NDArray[np.float32]
 
-# Serial sections gain nothing from finer pictures: their cells differ. The same section stained
-# twice does, and gives itself away by how much of its structure is explained.
-_NEIGHBOURS_PX = 300
+# Serial sections do not match cell by cell, so the field must stay stiff. The same section
+# stained again does match, and gives itself away by how much of its structure is explained: then
+# a second, softer pass is due.
 _SAME_SECTION = 0.3
+_SAME_DAMPING = 0.2
 _SETTLED_PX = 0.01
 
 
@@ -32,8 +33,8 @@ class ElasticSchedule:
         Longer side of the picture at each level.
     """
 
-    sides: tuple[int, ...] = (96, 192, 384, 768)
-    iterations: tuple[int, ...] = (30, 30, 20, 10)
+    sides: tuple[int, ...] = (96, 192, 384)
+    iterations: tuple[int, ...] = (30, 30, 20)
     window: int = 13
     # Share of the longer side over which forces are gathered (a local Lucas–Kanade window).
     gather: float = 0.01
@@ -44,6 +45,10 @@ class ElasticSchedule:
     def stiffened(self, factor: float) -> ElasticSchedule:
         """Return the schedule with `factor` times the elasticity."""
         return replace(self, elastic=self.elastic * factor)
+
+    def softened(self) -> ElasticSchedule:
+        """Return the schedule of the second pass, for the same section stained again."""
+        return replace(self, damping=_SAME_DAMPING)
 
 
 def find_displacement(
@@ -59,11 +64,28 @@ def find_displacement(
         Its pixel size in µm; the first sample lies at half of it.
     """
     schedule = schedule or ElasticSchedule()
-    levels = _levels(fixed, moving, schedule)
-    spacing = levels[0][0]
+    spacing = _levels(fixed, moving, schedule)[0][0]
     field = np.zeros((2, *fixed.at(spacing).shape), np.float32)
+    field, spacing, agreement = yield from _descend(fixed, moving, matrix, schedule, field, spacing)
+    if agreement >= _SAME_SECTION:
+        field, spacing, _ = yield from _descend(
+            fixed, moving, matrix, schedule.softened(), field, spacing
+        )
+    return field * np.float32(spacing), spacing
+
+
+def _descend(
+    fixed: WorkImage,
+    moving: WorkImage,
+    matrix: Matrix,
+    schedule: ElasticSchedule,
+    field: Field,
+    spacing: float,
+) -> Task[tuple[Field, float, float]]:
+    """Return the field (px) after every level, its spacing, and how well the pictures agree."""
+    levels = _levels(fixed, moving, schedule)
     total = sum(iterations for _, iterations in levels)
-    done = 0
+    done, agreement = 0, 0.0
     for mpp, iterations in levels:
         level = _Level(fixed.at(mpp), moving.at(mpp), matrix, schedule)
         field = _resize(field, level.shape, spacing / mpp)
@@ -74,9 +96,8 @@ def find_displacement(
             if change < _SETTLED_PX:
                 break
         done += iterations
-        if max(level.shape) >= _NEIGHBOURS_PX and level.agreement < _SAME_SECTION:
-            break
-    return field * np.float32(spacing), spacing
+        agreement = level.agreement
+    return field, spacing, agreement
 
 
 def _levels(

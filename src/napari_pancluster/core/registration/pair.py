@@ -42,6 +42,8 @@ _FILLED = 0.7
 _MOST_GUESSED = 4.0
 _POINTING = 1.5
 _SPLINE_PX = 256
+# Places that are bent and compared; more cost time and change no verdict.
+_RIVALS = 3
 # A field longer than this share of the section has run away.
 _FURTHEST_SHARE = 0.1
 
@@ -174,10 +176,10 @@ def _register(
     pair = yield from _read(fixed, moving, config)
     if landmarks is not None and not pair.scale_known:
         landmarks = replace(landmarks, moving=landmarks.moving * pair.moving_mpp)
-    matrix, margin = yield from _place(pair, config, landmarks)
-    transform = Transform(fixed.name, moving.name, matrix)
-    if config.deformable:
-        transform = yield from _bend(pair, transform, config.stiffness)
+    trials = yield from _try_out(pair, config, landmarks, (fixed.name, moving.name))
+    margin = trials[0].score / max(trials[1].score, 1e-6) if len(trials) > 1 else np.inf
+    transform = trials[0].bent if config.deformable else trials[0].straight
+    matrix = transform.affine
     if landmarks is not None and len(landmarks) >= LEAST_FOR_SPLINE:
         transform = _correct(pair.fixed, transform, landmarks)
     yield Progress("Measuring the quality")
@@ -217,25 +219,50 @@ def _read(fixed: Stain, moving: Stain, config: RegisterConfig) -> Task[_Pair]:
     return _Pair(target, source.scaled(ratio), guess * ratio, scale_known=False)
 
 
-def _place(
-    pair: _Pair, config: RegisterConfig, landmarks: Landmarks | None
-) -> Task[tuple[Matrix, float]]:
-    """Return the affine, and by what factor it beats the next best place."""
+@dataclass(frozen=True)
+class _Trial:
+    """A place the section may lie, with and without bending, and how well it fits there."""
+
+    straight: Transform
+    bent: Transform
+    score: float
+
+
+def _try_out(
+    pair: _Pair, config: RegisterConfig, landmarks: Landmarks | None, names: tuple[str, str]
+) -> Task[tuple[_Trial, ...]]:
+    """Return the best places, each bent as well as it goes, best first.
+
+    A wrong place can be bent into some likeness, and so can every other wrong place: only a
+    section that beats its rivals after bending has been found.
+    """
     if landmarks is not None:
-        start = fit_affine(landmarks)
-        settled = yield from settle(pair.fixed, pair.moving, [start])
-        matrix = finish(pair.fixed, pair.moving, settled[0].matrix)
-        steered = Transform("", "", start), Transform("", "", matrix)
-        before, after = (float(np.median(errors_um(t, landmarks))) for t in steered)
-        # The pictures may improve on the points, within what a person can point at.
-        keep = after <= _POINTING * before + 2 * pair.fixed.mpp
-        return (matrix if keep else start), np.inf
-    found = yield from search(pair.fixed, pair.moving, scale_known=pair.scale_known)
-    starts = [c.matrix for c in found[: config.candidates]]
-    settled = yield from settle(pair.fixed, pair.moving, starts)
-    yield Progress("Aligning")
-    margin = settled[0].score / max(settled[1].score, 1e-3) if len(settled) > 1 else np.inf
-    return finish(pair.fixed, pair.moving, settled[0].matrix), float(margin)
+        matrices = [(yield from _steer(pair, landmarks))]
+    else:
+        found = yield from search(pair.fixed, pair.moving, scale_known=pair.scale_known)
+        starts = [c.matrix for c in found[: config.candidates]]
+        settled = yield from settle(pair.fixed, pair.moving, starts, places=_RIVALS)
+        matrices = [finish(pair.fixed, pair.moving, s.matrix) for s in settled]
+    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
+    trials = []
+    for matrix in matrices:
+        yield Progress("Aligning")
+        straight = Transform(*names, matrix)
+        bent = yield from _bend(pair, straight, config.stiffness)
+        likeness = similarity(target, lay(target, source, bent))
+        score = likeness * overlap(pair.fixed, pair.moving, bent)
+        trials.append(_Trial(straight, bent, score))
+    return tuple(sorted(trials, key=lambda t: -t.score))
+
+
+def _steer(pair: _Pair, landmarks: Landmarks) -> Task[Matrix]:
+    """Return the affine of the landmarks, improved by the pictures within a person's precision."""
+    start = fit_affine(landmarks)
+    settled = yield from settle(pair.fixed, pair.moving, [start], places=1)
+    matrix = finish(pair.fixed, pair.moving, settled[0].matrix)
+    steered = Transform("", "", start), Transform("", "", matrix)
+    before, after = (float(np.median(errors_um(t, landmarks))) for t in steered)
+    return matrix if after <= _POINTING * before + 2 * pair.fixed.mpp else start
 
 
 def _bend(pair: _Pair, affine: Transform, stiffness: float) -> Task[Transform]:
