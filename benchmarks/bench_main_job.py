@@ -30,14 +30,13 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from napari_pancluster.core.cases import SlideEntry, entries_of_sheet, make_cases
-from napari_pancluster.core.config import MapConfig, SynthConfig
+from napari_pancluster.core.config import MapConfig, RegisterConfig, SynthConfig
 from napari_pancluster.core.pipeline import export, map_clusters, register, train_network
 from napari_pancluster.core.pipeline.exporting import open_content
 from napari_pancluster.core.pipeline.opening import open_stack
 from napari_pancluster.core.pipeline.registering import through
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
-from napari_pancluster.core.registration import RegisterConfig
 from napari_pancluster.core.synth import synthesise
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.progress import run
-from napari_pancluster.core.registration import RegisterConfig, Registration, register_pair
+from napari_pancluster.core.registration import Registration, register_pair
 from napari_pancluster.core.slide import open_slide
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.transform import Transform
@@ -42,14 +43,14 @@ def open_case_stain(data: Path, case: str, name: str) -> Stain:
     return Stain.of(name, open_slide(data / folder / f"{name}{suffix}").with_mpp(mpp))
 
 
-def landmark_errors(data: Path) -> list[dict[str, object]]:
+def landmark_errors(data: Path, config: RegisterConfig) -> list[dict[str, object]]:
     """Register all ordered pairs of lung1; errors in % of the fixed image's diagonal."""
     points = {name: read_points(data, name) for name in CASES["lung1"][3]}
     rows = []
     for fixed_name, moving_name in itertools.permutations(points, 2):
         fixed = open_case_stain(data, "lung1", fixed_name)
         moving = open_case_stain(data, "lung1", moving_name)
-        result = run(register_pair(fixed, moving, RegisterConfig()))
+        result = run(register_pair(fixed, moving, config))
         row: dict[str, object] = {"pair": f"{fixed_name} > {moving_name}"}
         row |= {"status": result.report.status, "seconds": round(result.report.seconds, 1)}
         if result.transform is not None:
@@ -77,6 +78,13 @@ def errors(
         "p90": float(np.percentile(full, 90)),
         "closer": float((full < before).mean()),
     }
+
+
+def mean_of(rows: list[dict[str, object]]) -> dict[str, float]:
+    """Return the mean over the pairs that were registered."""
+    scored = [row for row in rows if "median" in row]
+    keys = ("before", "affine", "median", "affine_p90", "p90", "closer")
+    return {key: float(np.mean([float(str(row[key])) for row in scored])) for key in keys}
 
 
 def read_points(data: Path, name: str) -> NDArray[np.float64]:
@@ -146,11 +154,13 @@ def main() -> int:
     if not (options.data / "landmarks" / "lung_lesion1").is_dir():
         print(f"Skipped: {options.data} has no landmarks/lung_lesion1.", file=sys.stderr)
         return 0
-    pairs = landmark_errors(options.data)
+    pairs = landmark_errors(options.data, RegisterConfig())
+    demons = [
+        {"pair": f"{row.pop('pair')} (SimpleITK demons)", **row}
+        for row in landmark_errors(options.data, RegisterConfig(deformation="demons"))
+    ]
     trusted = [] if options.landmarks_only else trust(options.data)
-    scored = [row for row in pairs if "median" in row]
-    keys = ("before", "affine", "median", "affine_p90", "p90", "closer")
-    mean = {key: float(np.mean([float(str(row[key])) for row in scored])) for key in keys}
+    mean, demons_mean = mean_of(pairs), mean_of(demons)
     counts = {
         f"{'true' if true else 'wrong'} {status}": sum(
             row["true"] == true and row["status"] == status for row in trusted
@@ -159,10 +169,12 @@ def main() -> int:
         for status in ("ok", "doubtful", "failed")
     }
     if options.json:
-        print(json.dumps({"pairs": pairs, "mean": mean, "trust": trusted, "counts": counts}))
+        everything = {"pairs": pairs, "mean": mean, "demons": demons, "demons_mean": demons_mean}
+        print(json.dumps({**everything, "trust": trusted, "counts": counts}))
         return 0
     print("Landmarks of lung_lesion1: relative errors in % of the image diagonal\n")
     show([*pairs, {"pair": "mean", **mean}])
+    show([*demons, {"pair": "mean", **demons_mean}])
     show([{"peer (mean of medians)": k, "%": v} for k, v in PEERS.items()])
     if trusted:
         show(trusted)

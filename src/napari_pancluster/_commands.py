@@ -16,6 +16,7 @@ from napari_pancluster._terminal import Reporter
 from napari_pancluster.core.config import (
     EmbedConfig,
     MapConfig,
+    RegisterConfig,
     SelectConfig,
     SynthConfig,
     TrainConfig,
@@ -78,7 +79,6 @@ def new(options: Options, reporter: Reporter) -> Result:
 def register(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.cases import option_pairs
     from napari_pancluster.core.pipeline import register
-    from napari_pancluster.core.registration import RegisterConfig
 
     landmarks = option_pairs(options.landmarks, "--landmarks", "PAS=pairs.csv")
     task = register(

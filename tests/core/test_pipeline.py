@@ -14,7 +14,7 @@ import tifffile
 from drawing import texture, write_slide
 from PIL import Image
 
-from napari_pancluster.core.config import MapConfig, SelectConfig
+from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig
 from napari_pancluster.core.errors import InputError, ProjectError, SlideError
 from napari_pancluster.core.pipeline import (
     export,
@@ -28,7 +28,6 @@ from napari_pancluster.core.pipeline import (
 from napari_pancluster.core.pipeline.everything import _fitting_run
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
-from napari_pancluster.core.registration import RegisterConfig
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from drawing import GLASS, shared, write_slide
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.registration import (
     Landmarks,
-    RegisterConfig,
     Registration,
     register_pair,
 )
@@ -275,3 +275,33 @@ def test_real_serial_sections(case: str, names: tuple[str, str], mpp: float, ang
     assert abs((result.report.rotation_deg - angle + 180) % 360 - 180) < 8
     assert result.report.dice_after > 0.7
     assert result.report.seconds < 60
+
+
+def test_demons_of_simpleitk_follow_the_bend_too(fixed: Stain, bent: Stain) -> None:
+    truth_fixed, truth_moving = points(BENT)
+
+    def error(config: RegisterConfig) -> float:
+        transform = run(register_pair(fixed, bent, config)).transform
+        assert transform is not None
+        return float(
+            np.median(np.linalg.norm(transform.to_moving(truth_fixed) - truth_moving, axis=1))
+        )
+
+    straight = error(QUICK.model_copy(update={"deformable": False}))
+    demons = error(QUICK.model_copy(update={"deformation": "demons"}))
+    assert demons < 0.7 * straight
+
+
+def test_demons_keep_row_and_column_apart() -> None:
+    from napari_pancluster.core._sitk import demons
+
+    rng = np.random.default_rng(0)
+    moving = gaussian_filter(rng.normal(size=(96, 128)), 5).astype(np.float32)
+    moving /= moving.std()
+    at = np.indices(moving.shape, np.float32) + np.array([3.0, 0.0], np.float32)[:, None, None]
+    fixed = map_coordinates(moving, at, order=1, mode="nearest").astype(np.float32)
+    start = np.zeros((2, 96, 128), np.float32)
+    field = demons(fixed, moving, start, iterations=200, smooth_px=1.5)
+    inner = field[:, 20:-20, 20:-20]
+    assert np.median(inner[0]) == pytest.approx(3.0, abs=0.5)
+    assert np.median(inner[1]) == pytest.approx(0.0, abs=0.5)

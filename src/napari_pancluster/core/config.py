@@ -222,3 +222,42 @@ class SynthConfig(BaseModel):
         title="Deform",
         description="Rotate, mirror and bend the other sections against the first.",
     )
+
+
+class RegisterConfig(BaseModel):
+    """How sections are brought into one frame."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mpp: float = Field(
+        default=4.0,
+        title="Working pixel size (µm/px)",
+        description="Pictures are compared at this size; small sections are read finer.",
+        gt=0,
+        le=200,
+    )
+    deformable: bool = Field(
+        default=True,
+        title="Follow deformations",
+        description="Bend the section after turning, moving and shearing it.",
+    )
+    deformation: Literal["elastic", "demons"] = Field(
+        default="elastic",
+        title="Kind of deformation",
+        description="elastic follows local correlation; demons is SimpleITK's fast symmetric "
+        "forces method, less exact on landmarks and kept for comparison.",
+    )
+    stiffness: float = Field(
+        default=1.0,
+        title="Stiffness",
+        description="Higher keeps the bending smoother; 1 suits serial sections.",
+        ge=0.2,
+        le=5.0,
+    )
+    candidates: int = Field(
+        default=6,
+        title="Starting positions",
+        description="How many of the best rotations are tried out in full.",
+        ge=1,
+        le=30,
+    )

@@ -28,6 +28,8 @@ from napari_pancluster.core.threads import ThreadPacer
 
 # Heads with more clusters than anyone wants keep the latents rich.
 _EXTRA_HEADS = (30, 60)
+# Weight of these, and of the k asked for, against 1 for each of the other heads.
+_HEAVY = 4.0
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -256,7 +258,7 @@ def _clustering_loss(
     latents = network.latents(z)
     total, weights = torch.zeros((), device=z.device), 0.0
     for k, logits in zip(network.heads_k, network.logits(latents), strict=True):
-        weight = 4.0 if k == config.k else 1.0
+        weight = _HEAVY if k == config.k or k in _EXTRA_HEADS else 1.0
         loss = mutual_information_loss(logits[:half], logits[half:], balance=config.balance)
         total = total + weight * loss
         weights += weight

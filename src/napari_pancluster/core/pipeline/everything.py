@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from napari_pancluster.core.config import EmbedConfig, MapConfig, SelectConfig
+from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig, SelectConfig
 from napari_pancluster.core.errors import RegistrationError
 from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.mapping import (
@@ -17,7 +17,6 @@ from napari_pancluster.core.pipeline.registering import register, registration_r
 from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import Task
 from napari_pancluster.core.project import Project
-from napari_pancluster.core.registration import RegisterConfig
 
 Warn = Callable[[str], object]
 

@@ -2,7 +2,6 @@
 
 from napari_pancluster.core.registration.landmarks import Landmarks, read_landmarks
 from napari_pancluster.core.registration.pair import (
-    RegisterConfig,
     Registration,
     RegistrationReport,
     register_pair,
@@ -10,7 +9,6 @@ from napari_pancluster.core.registration.pair import (
 
 __all__ = [
     "Landmarks",
-    "RegisterConfig",
     "Registration",
     "RegistrationReport",
     "read_landmarks",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +54,14 @@ class ElasticSchedule:
 
 
 def find_displacement(
-    fixed: WorkImage, moving: WorkImage, matrix: Matrix, schedule: ElasticSchedule | None = None
+    fixed: WorkImage, moving: WorkImage, matrix: Matrix, *, stiffness: float = 1.0
 ) -> Task[tuple[Field, float]]:
     """Return the field that, before the affine, best matches moving to fixed.
+
+    Parameters
+    ----------
+    stiffness
+        Factor on the elasticity.
 
     Returns
     -------
@@ -63,8 +70,8 @@ def find_displacement(
     spacing
         Its pixel size in µm; the first sample lies at half of it.
     """
-    schedule = schedule or ElasticSchedule()
-    spacing = _levels(fixed, moving, schedule)[0][0]
+    schedule = ElasticSchedule().stiffened(stiffness)
+    spacing = level_sizes(fixed, moving, schedule.sides, schedule.iterations)[0][0]
     field = np.zeros((2, *fixed.at(spacing).shape), np.float32)
     field, spacing, agreement = yield from _descend(fixed, moving, matrix, schedule, field, spacing)
     if agreement >= _SAME_SECTION:
@@ -83,12 +90,12 @@ def _descend(
     spacing: float,
 ) -> Task[tuple[Field, float, float]]:
     """Return the field (px) after every level, its spacing, and how well the pictures agree."""
-    levels = _levels(fixed, moving, schedule)
+    levels = level_sizes(fixed, moving, schedule.sides, schedule.iterations)
     total = sum(iterations for _, iterations in levels)
     done, agreement = 0, 0.0
     for mpp, iterations in levels:
         level = _Level(fixed.at(mpp), moving.at(mpp), matrix, schedule)
-        field = _resize(field, level.shape, spacing / mpp)
+        field = resize(field, level.shape, spacing / mpp)
         spacing = mpp
         for n in range(iterations):
             yield Progress("Fitting the deformation", done + n, total)
@@ -100,17 +107,27 @@ def _descend(
     return field, spacing, agreement
 
 
-def _levels(
-    fixed: WorkImage, moving: WorkImage, schedule: ElasticSchedule
+def level_sizes(
+    fixed: WorkImage, moving: WorkImage, sides: Sequence[int], iterations: Sequence[int]
 ) -> list[tuple[float, int]]:
     """Return pixel size and iterations of each level the images are fine enough for."""
     finest = max(fixed.mpp, moving.mpp)
     levels: list[tuple[float, int]] = []
-    for side, iterations in zip(schedule.sides, schedule.iterations, strict=True):
+    for side, count in zip(sides, iterations, strict=True):
         mpp = max(fixed.long_um / side, finest)
         if not levels or mpp < levels[-1][0] * 0.8:
-            levels.append((mpp, iterations))
+            levels.append((mpp, count))
     return levels
+
+
+class Stage(Protocol):
+    """A deformable stage: returns the field (2, rows, cols) in µm and its spacing in µm."""
+
+    def __call__(
+        self, fixed: WorkImage, moving: WorkImage, matrix: Matrix, *, stiffness: float
+    ) -> Task[tuple[Field, float]]:
+        """Find the field that, before the affine, best matches moving to fixed."""
+        ...
 
 
 class _Level:
@@ -154,7 +171,7 @@ def smooth(image: Field, sigma: float) -> Field:
     return np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0))
 
 
-def _resize(field: Field, shape: tuple[int, int], factor: float) -> Field:
+def resize(field: Field, shape: tuple[int, int], factor: float) -> Field:
     """Return a field in px resampled to a grid `factor` times as fine."""
     at = [(np.arange(n) + 0.5) / factor - 0.5 for n in shape]
     grid = np.stack(np.meshgrid(*at, indexing="ij"))

@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
+from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.registration.candidates import both_at, finish, settle
-from napari_pancluster.core.registration.deformable import ElasticSchedule, find_displacement
+from napari_pancluster.core.registration.deformable import Stage, find_displacement
+from napari_pancluster.core.registration.demons import find_demons_displacement
 from napari_pancluster.core.registration.images import Matrix, WorkImage, read_work_image
 from napari_pancluster.core.registration.landmarks import (
     LEAST_FOR_SPLINE,
@@ -46,39 +47,6 @@ _SPLINE_PX = 256
 _RIVALS = 3
 # A field longer than this share of the section has run away.
 _FURTHEST_SHARE = 0.1
-
-
-class RegisterConfig(BaseModel):
-    """How sections are brought into one frame."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mpp: float = Field(
-        default=4.0,
-        title="Working pixel size (µm/px)",
-        description="Pictures are compared at this size; small sections are read finer.",
-        gt=0,
-        le=200,
-    )
-    deformable: bool = Field(
-        default=True,
-        title="Follow deformations",
-        description="Bend the section after turning, moving and shearing it.",
-    )
-    stiffness: float = Field(
-        default=1.0,
-        title="Stiffness",
-        description="Higher keeps the bending smoother; 1 suits serial sections.",
-        ge=0.2,
-        le=5.0,
-    )
-    candidates: int = Field(
-        default=6,
-        title="Starting positions",
-        description="How many of the best rotations are tried out in full.",
-        ge=1,
-        le=30,
-    )
 
 
 @dataclass(frozen=True)
@@ -248,7 +216,7 @@ def _try_out(
     for matrix in matrices:
         yield Progress("Aligning")
         straight = Transform(*names, matrix)
-        bent = yield from _bend(pair, straight, config.stiffness)
+        bent = yield from _bend(pair, straight, config)
         likeness = similarity(target, lay(target, source, bent))
         score = likeness * overlap(pair.fixed, pair.moving, bent)
         trials.append(_Trial(straight, bent, score))
@@ -265,10 +233,12 @@ def _steer(pair: _Pair, landmarks: Landmarks) -> Task[Matrix]:
     return matrix if after <= _POINTING * before + 2 * pair.fixed.mpp else start
 
 
-def _bend(pair: _Pair, affine: Transform, stiffness: float) -> Task[Transform]:
+def _bend(pair: _Pair, affine: Transform, config: RegisterConfig) -> Task[Transform]:
     """Return the affine with a deformation; the affine itself where that is no better."""
-    schedule = ElasticSchedule().stiffened(stiffness)
-    field, spacing = yield from find_displacement(pair.fixed, pair.moving, affine.affine, schedule)
+    stages: dict[str, Stage] = {"elastic": find_displacement, "demons": find_demons_displacement}
+    field, spacing = yield from stages[config.deformation](
+        pair.fixed, pair.moving, affine.affine, stiffness=config.stiffness
+    )
     bent = with_field(affine, field, spacing)
     far = float(np.abs(field).max()) > _FURTHEST_SHARE * pair.fixed.long_um
     if far or folding(pair.fixed, bent) > 0:

@@ -125,11 +125,11 @@ def inverse_displacement(field: NDArray[np.float32], spacing: float) -> NDArray[
     """Return e with ``e(q) = −d(q + e(q))``, by fixed-point iteration on the same grid."""
     grid = np.indices(field.shape[1:], np.float32)
     inverse = -field
-    for _ in range(50):
+    for n in range(50):
         at = grid + inverse / np.float32(spacing)
         fresh = -np.stack([ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in field])
         # Half steps settle even where the field is steep.
-        step = 0.5 * (fresh - inverse) if _ > 10 else fresh - inverse
+        step = 0.5 * (fresh - inverse) if n > 10 else fresh - inverse
         inverse = inverse + step
         if float(np.abs(step).max()) < 1e-3 * spacing:
             break
