@@ -37,7 +37,7 @@ class TissueMask:
 
 
 # A density below this is lamp unevenness; one above this is never bare glass.
-_LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.035, 0.11
+_LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.035, 0.08
 _DUST_SHARE = 0.01
 
 

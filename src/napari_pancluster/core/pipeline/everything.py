@@ -68,6 +68,8 @@ def run_all(
         lambda _: True,
         lambda: select_clusters(project, select_config or SelectConfig(), map_config, run=run),
     )
+    if train.get("k") == "auto":
+        k = int(results["select-k"]["suggested_k"])
     results["map"] = yield from _unless_done(
         project,
         "map",
