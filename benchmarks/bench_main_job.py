@@ -30,8 +30,14 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from napari_pancluster.core.cases import SlideEntry, entries_of_sheet, make_cases
-from napari_pancluster.core.config import MapConfig, RegisterConfig, SynthConfig
-from napari_pancluster.core.pipeline import export, map_clusters, register, train_network
+from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig, SynthConfig
+from napari_pancluster.core.pipeline import (
+    export,
+    map_clusters,
+    register,
+    select_clusters,
+    train_network,
+)
 from napari_pancluster.core.pipeline.exporting import open_content
 from napari_pancluster.core.pipeline.opening import open_stack
 from napari_pancluster.core.pipeline.registering import through
@@ -53,7 +59,10 @@ def synthetic(folder: Path, size: int, tissues: int, seed: int) -> dict[str, Any
     errors = point_errors(project, made.truth_points)
     registered = time.perf_counter()
     trained = run(train_network(project, {"k": tissues, "seed": seed}))
-    run(map_clusters(project, MapConfig()))
+    mapped = run(map_clusters(project, MapConfig()))
+    selected = time.perf_counter()
+    scores = run(select_clusters(project, SelectConfig(), MapConfig()))
+    selected = time.perf_counter() - selected
     file = run(export(project, folder / "out", ["ome-tiff"]))["files"][0]
     truth, labels = same_pixels(made.truth_labels, Path(file))
     both = (truth > 0) & (labels > 0)
@@ -67,6 +76,9 @@ def synthetic(folder: Path, size: int, tissues: int, seed: int) -> dict[str, Any
         "register_s": registered - drawn,
         "train_s": trained["seconds"],
         "patches_per_s": trained["patches_per_s"],
+        "map_patches_per_s": mapped["patches_per_s"],
+        "suggested_k": scores["suggested_k"],
+        "select_k_s": selected,
         "total_s": time.perf_counter() - began,
     }
 

@@ -153,7 +153,5 @@ def _encode_batch(
     with torch.inference_mode():
         x = torch.from_numpy(patches).to(device, memory_format=torch.channels_last)
         shown = torch.from_numpy(present.astype(np.float32)).to(device)
-        out: NDArray[np.float32] = (
-            network.latents(network.encode(network.normalise(x, shown))).cpu().numpy()
-        )
+        out: NDArray[np.float32] = network.encode(network.normalise(x, shown))[1].cpu().numpy()
     return out

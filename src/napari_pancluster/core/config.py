@@ -84,14 +84,6 @@ class TrainConfig(BaseModel):
         le=0.9,
         description="Share of the epochs that train the autoencoder alone.",
     )
-    anchoring: float = Field(
-        0.7,
-        title="Anchoring",
-        gt=0,
-        le=1,
-        description="Share of the epochs after which the clusters are set on those of the latents; "
-        "1: never.",
-    )
     shift_share: float = Field(
         0.75,
         title="Shift (patches)",
@@ -114,6 +106,12 @@ class TrainConfig(BaseModel):
         title="Reconstruction weight",
         ge=0,
         description="Weight of the autoencoder while the clusters are learnt.",
+    )
+    redundancy: float = Field(
+        1.0,
+        title="Redundancy weight",
+        ge=0,
+        description="Weight against latents that repeat each other.",
     )
     width: int = Field(32, title="Network width", ge=8, description="Channels of the first layer.")
     latent: int = Field(64, title="Latents", ge=8, description="Numbers that describe a patch.")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+# λ, the weight of a pair of different latents against one latent with itself.
+_APART = 0.1
+
 
 def mutual_information_loss(
     first: torch.Tensor, second: torch.Tensor, *, balance: float
@@ -36,6 +39,30 @@ def mutual_information_loss(
     agreement = ((a - b) * (log_a - log_b)).sum(1).mean() / 2
     scale = torch.log(torch.tensor(float(first.shape[1]), device=first.device))
     return (conditional - balance * marginal + agreement) / scale
+
+
+def redundancy_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    r"""Return the loss that keeps the latents from saying one thing many times.
+
+    .. math:: \frac{1}{D} \sum_i (1 - C_{ii})^2 + \frac{\lambda}{D} \sum_{i \neq j} C_{ij}^2
+
+    with C the correlation of the latents of two views over the batch. Without it the heads are
+    content with latents of two or three dimensions, in which many tissues cannot be told apart.
+
+    Parameters
+    ----------
+    first, second
+        Latents (B, D) of two views of the same patches.
+
+    References
+    ----------
+    Zbontar et al., Barlow twins: self-supervised learning via redundancy reduction, ICML 2021.
+    """
+    a, b = (((z - z.mean(0)) / (z.std(0) + 1e-4)).float() for z in (first, second))
+    squared = (a.T @ b / len(a)).square()
+    diagonal = torch.diagonal(a.T @ b / len(a))
+    apart = squared.sum() - torch.diagonal(squared).sum()
+    return ((1 - diagonal).square().sum() + _APART * apart) / a.shape[1]
 
 
 def reconstruction_loss(

@@ -11,6 +11,19 @@ from torch import nn
 from napari_pancluster.core.stack import CHANNELS
 
 _LEAST_VARIANCE = 1e-5
+# Places a side that are enough to estimate a mean and a spread; all of them cost twice the time.
+_MOST_PLACES = 8
+
+
+def _mean_and_spread(x: torch.Tensor) -> list[torch.Tensor]:
+    """Return mean and standard deviation of a map (B, C, h, w) over its places, each (B, C)."""
+    step = max(1, x.shape[-1] // _MOST_PLACES)
+    x = x[:, :, ::step, ::step]
+    places = x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1]).float()
+    mean = places.mean(1)
+    variance = places.square().mean(1) - mean.square()
+    # The root of a variance of exactly 0 (a patch without any stain) has no gradient.
+    return [mean, (variance.clamp(min=0) + _LEAST_VARIANCE).sqrt()]
 
 
 class PatchNetwork(nn.Module):
@@ -46,20 +59,23 @@ class PatchNetwork(nn.Module):
         self.register_buffer("od_mean", torch.zeros(channels))
         self.register_buffer("od_std", torch.ones(channels))
         sizes = [channels, width, 2 * width, 4 * width, 8 * width]
-        down: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            down += [
+        self.stages = nn.ModuleList(
+            nn.Sequential(
                 nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(after),
                 nn.ReLU(inplace=True),
-            ]
-        self.encoder = nn.Sequential(*down, nn.Conv2d(sizes[-1], latent, 1))
+            )
+            for before, after in pairwise(sizes)
+        )
+        self.bottleneck = nn.Conv2d(sizes[-1], latent, 1)
         # Kernel 2, stride 2: several times cheaper than upsampling and a 3×3 convolution.
         up: list[nn.Module] = [nn.Conv2d(latent, sizes[-1], 1), nn.ReLU(inplace=True)]
         for before, after in zip(sizes[:1:-1], sizes[-2:0:-1], strict=True):
             up += [nn.ConvTranspose2d(before, after, 2, stride=2), nn.ReLU(inplace=True)]
         self.decoder = nn.Sequential(*up, nn.ConvTranspose2d(width, channels, 2, stride=2))
-        self.pool = nn.Linear(2 * latent, latent)
+        statistics = 2 * sum(sizes[1:])
+        self.evenly = nn.BatchNorm1d(statistics, affine=False)
+        self.pool = nn.Linear(statistics, latent)
         self.norm = nn.BatchNorm1d(latent, affine=False)
         self.heads = nn.ModuleList([nn.Linear(latent, k) for k in heads])
 
@@ -77,22 +93,27 @@ class PatchNetwork(nn.Module):
         scale, shift = shown / std, -mean / std * shown
         return torch.addcmul(shift[:, :, None, None], od, scale[:, :, None, None])
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the bottleneck map (B, latent, h, w) of normalised patches."""
-        out: torch.Tensor = self.encoder(x)
-        return out
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode normalised patches (B, C, H, W).
+
+        Returns
+        -------
+        bottleneck
+            (B, latent, H / 16, W / 16), what the decoder rebuilds the patch from.
+        latents
+            (B, latent), standardised.
+        """
+        statistics = []
+        for stage in self.stages:
+            x = stage(x)
+            statistics += _mean_and_spread(x)
+        with torch.autocast(x.device.type, enabled=False):
+            latents = self.norm(self.pool(self.evenly(torch.cat(statistics, dim=1))))
+        return self.bottleneck(x), latents
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Return normalised patches (B, C, H, W) rebuilt from bottleneck maps."""
         out: torch.Tensor = self.decoder(z)
-        return out
-
-    def latents(self, z: torch.Tensor) -> torch.Tensor:
-        """Return standardised latents (B, latent) of bottleneck maps."""
-        spread, mean = torch.var_mean(z.float(), dim=(2, 3))
-        # The root of a variance of exactly 0 (a patch without any stain) has no gradient.
-        pooled = torch.cat([mean, (spread + _LEAST_VARIANCE).sqrt()], dim=1)
-        out: torch.Tensor = self.norm(self.pool(pooled))
         return out
 
     def logits(self, latents: torch.Tensor) -> list[torch.Tensor]:

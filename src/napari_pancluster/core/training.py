@@ -16,12 +16,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from napari_pancluster.core.anchoring import anchor_heads
 from napari_pancluster.core.checkpoint import Checkpoint, save_tensors
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
 from napari_pancluster.core.errors import InputError, TrainingError
-from napari_pancluster.core.losses import mutual_information_loss, reconstruction_loss
+from napari_pancluster.core.losses import (
+    mutual_information_loss,
+    reconstruction_loss,
+    redundancy_loss,
+)
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.threads import ThreadPacer
@@ -109,8 +112,6 @@ def train(
     pacer = ThreadPacer(trial, threads=config.threads) if state.on_cpu else None
     try:
         while state.epoch < config.epochs:
-            if state.epoch == round(config.anchoring * config.epochs):
-                _anchor(state, store, config)
             yield from _epoch(state, store, config, pacer)
             _save(state, folder)
     finally:
@@ -127,13 +128,6 @@ def train(
         config=config.model_dump(),
         history=tuple(state.history),
     )
-
-
-def _anchor(state: _Run, store: PatchStore, config: TrainConfig) -> None:
-    """Set the heads on the clusters of the latents, and forget where they were heading."""
-    anchor_heads(state.network, store, config.seed)
-    for parameter in state.network.heads.parameters():
-        state.optimiser.state.pop(parameter, None)
 
 
 def _epoch(
@@ -219,6 +213,7 @@ def _step(
     total = losses["reconstruction"]
     if "clustering" in losses:
         total = config.reconstruction * total + losses["clustering"]
+        total = total + config.redundancy * losses["redundancy"]
     state.optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     state.optimiser.step()
@@ -242,21 +237,22 @@ def _losses(
     half = len(od) // 2
     with torch.autocast(od.device.type, torch.bfloat16, enabled=mixed_precision(od.device)):
         x = network.normalise(od, present)
-        z = network.encode(x)
+        z, latents = network.encode(x)
         # Decoding costs as much as all the rest; beside the clusters, a part of the batch will do.
         shown = max(1, half // 4) if joint else half
         rebuilt = network.decode(z[:shown])
     losses = {"reconstruction": reconstruction_loss(rebuilt, x[:shown], present[:shown])}
     if joint:
-        losses["clustering"] = _clustering_loss(network, z, half, config)
+        losses["clustering"] = _clustering_loss(network, latents, config)
+        losses["redundancy"] = redundancy_loss(latents[:half], latents[half:])
     return losses
 
 
 def _clustering_loss(
-    network: PatchNetwork, z: torch.Tensor, half: int, config: TrainConfig
+    network: PatchNetwork, latents: torch.Tensor, config: TrainConfig
 ) -> torch.Tensor:
-    latents = network.latents(z)
-    total, weights = torch.zeros((), device=z.device), 0.0
+    half = len(latents) // 2
+    total, weights = torch.zeros((), device=latents.device), 0.0
     for k, logits in zip(network.heads_k, network.logits(latents), strict=True):
         weight = _HEAVY if k == config.k or k in _EXTRA_HEADS else 1.0
         loss = mutual_information_loss(logits[:half], logits[half:], balance=config.balance)

@@ -67,20 +67,25 @@ def dunn(latents: NDArray[np.floating], assignments: NDArray[np.integer]) -> flo
     ----------
     Dunn, Well-separated clusters and optimal fuzzy partitions, J. Cybernetics 4, 1974.
     """
-    values = np.asarray(latents, np.float64)
     order = np.argsort(assignments, kind="stable")
-    values, groups = values[order], np.asarray(assignments)[order]
+    values, groups = np.asarray(latents, np.float64)[order], np.asarray(assignments)[order]
     norms = np.square(values).sum(1)
-    nearest, widest = np.inf, 0.0
-    for top in range(0, len(values), _ROWS):
-        rows = slice(top, top + _ROWS)
-        # Rows are sorted by cluster and distances symmetric: what lies left was seen before.
-        squared = norms[rows, None] + norms[None, top:] - 2 * values[rows] @ values[top:].T
-        same = groups[rows, None] == groups[None, top:]
-        # A row and itself: exactly 0, whatever the last bit of the difference says.
-        np.fill_diagonal(squared, 0)
-        widest = max(widest, float(squared.max(where=same, initial=0)))
-        nearest = min(nearest, float(squared.min(where=~same, initial=np.inf)))
+    # |a - b|² = |a|² + [a, 1] · [-2b, |b|²]: one product, and one pass over it.
+    left = np.column_stack([values, np.ones(len(values))])
+    right = np.column_stack([-2 * values, norms]).T
+    ends = np.searchsorted(groups, groups, side="right")
+    nearest, widest, top = np.inf, 0.0, 0
+    while top < len(values):
+        # Rows of one cluster at a time. Distances are symmetric: what lies left was seen before.
+        end = int(ends[top])
+        rows = slice(top, min(top + _ROWS, end))
+        within = (left[rows] @ right[:, top:end]).max(axis=1) + norms[rows]
+        # A row and itself are 0 apart, whatever the last bit of the difference says.
+        widest = max(widest, float(within.max()) if end - top > 1 else 0.0)
+        if end < len(values):
+            across = (left[rows] @ right[:, end:]).min(axis=1) + norms[rows]
+            nearest = min(nearest, float(across.min()))
+        top = rows.stop
     if not np.isfinite(nearest) or widest <= 0:
         return float("nan")
     return float(np.sqrt(max(nearest, 0.0) / widest))
