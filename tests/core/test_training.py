@@ -13,7 +13,11 @@ from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint, write
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
 from napari_pancluster.core.errors import InputError, ProjectError, TrainingError
-from napari_pancluster.core.losses import mutual_information_loss, reconstruction_loss
+from napari_pancluster.core.losses import (
+    mutual_information_loss,
+    reconstruction_loss,
+    redundancy_loss,
+)
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.training import choose_device, train
@@ -49,6 +53,16 @@ def test_confident_balanced_agreeing_clusters_are_the_optimum() -> None:
     assert mutual_information_loss(sure, sure.roll(1, 1), balance=2.0) > best + 5
 
 
+def test_latents_that_repeat_each_other_cost_more_than_agreeing_different_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(512, 8, generator=generator)
+    different = redundancy_loss(z, z)
+    repeated = redundancy_loss(z[:, :1].expand(-1, 8), z[:, :1].expand(-1, 8))
+    assert different.item() == pytest.approx(0.0, abs=0.01)
+    assert repeated.item() == pytest.approx(0.7, abs=0.01)  # 0.1 for each of 7 other latents
+    assert redundancy_loss(z, z.roll(1, 0)).item() > 0.7  # views that do not agree
+
+
 def test_a_missing_stain_costs_nothing() -> None:
     target = torch.randn(2, 6, 8, 8)
     wrong = target.clone()
@@ -64,10 +78,10 @@ def test_network_shapes_and_masking() -> None:
         od, present = torch.rand(3, 6, side, side), torch.tensor([[1.0, 0.0]] * 3)
         x = network.normalise(od, present)
         assert (x[:, 3:] == 0).all() and (x[:, :3] != 0).any()
-        z = network.encode(x)
-        assert z.shape == (3, 16, side // 16, side // 16)
+        z, latents = network.encode(x)
+        assert z.shape == (3, 16, side // 16, side // 16) and latents.shape == (3, 16)
         assert network.decode(z).shape == od.shape
-        assert [tuple(p.shape) for p in network.logits(network.latents(z))] == [(3, 2), (3, 5)]
+        assert [tuple(p.shape) for p in network.logits(latents)] == [(3, 2), (3, 5)]
 
 
 def test_views_are_windows_of_their_own_crop(store: PatchStore) -> None:
@@ -92,7 +106,7 @@ def test_training_learns_the_grain(store: PatchStore, tiny: dict[str, Any], tmp_
     network = checkpoint.network()
     with torch.inference_mode():
         od = torch.from_numpy(store.codes[:, :, 16:80, 16:80] / np.float32(127.5))
-        latents = network.latents(network.encode(network.normalise(od, torch.ones(96, 2))))
+        _, latents = network.encode(network.normalise(od, torch.ones(96, 2)))
         found = network.logits(latents)[checkpoint.heads.index(2)].argmax(1).numpy()
     truth = np.repeat([0, 1], 48)
     assert max((found == truth).mean(), (found != truth).mean()) > 0.95

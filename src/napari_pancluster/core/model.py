@@ -42,10 +42,10 @@ class PatchNetwork(nn.Module):
 
     Notes
     -----
-    Four convolutions of stride 2 give a bottleneck map of ``latent`` channels. The decoder
-    rebuilds the patch from that map; the latents are a linear mixture of its mean and its spread
-    over places, so that they describe texture and do not depend on where in the patch a nucleus
-    lies. The spread is worth as much as the mean: NMI 0.60 instead of 0.51 on labelled tissue.
+    Four convolutions of stride 2 and one of kernel 1 give a bottleneck map of ``latent`` channels,
+    from which the decoder rebuilds the patch. The latents are a linear mixture of the mean and the
+    spread over places of every stage, fine to coarse, so that they describe texture at all its
+    scales and do not depend on where in the patch a nucleus lies.
     """
 
     def __init__(
