@@ -11,11 +11,11 @@ INSTALL="apt-get install -y --no-install-recommends"
 
 install_libraries() {
   command -v dpkg-query >/dev/null || return 0
-  local missing="" name
+  local missing="" name installed
+  # Newer releases call one libglib2.0-0t64 and say that it provides the old name.
+  installed=$(dpkg-query -W -f '${Status} ${Package} ${Provides}\n' | grep '^install ok installed' || true)
   for name in $LIBRARIES; do
-    # Newer releases call it libglib2.0-0t64 and say that it provides the old name.
-    dpkg-query -W -f '${Status} ${Package} ${Provides}\n' 2>/dev/null |
-      grep '^install ok installed' | grep -qw -- "$name" || missing="$missing $name"
+    grep -qwF -- "$name" <<<"$installed" || missing="$missing $name"
   done
   [ -n "$missing" ] || return 0
   if [ "$(id -u)" = 0 ]; then
