@@ -170,7 +170,9 @@ def _config(model: type[BaseModel], given: dict[str, Any]) -> Any:
         return model(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else model.__name__
+        if not first["loc"]:
+            raise InputError(f"{first['msg'].removeprefix('Value error, ')}. See --help.") from None
+        flag = "--" + str(first["loc"][0]).replace("_", "-")
         raise InputError(
             f"{flag} {first['input']!r}: {first['msg']}. See --help for what it takes."
         ) from None

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -228,6 +228,7 @@ def _types(info: FieldInfo) -> tuple[list[type], list[object]]:
         if isinstance(annotation, type) or get_origin(annotation) is Literal
         else get_args(annotation)
     )
+    members = [get_args(m)[0] if get_origin(m) is Annotated else m for m in members]
     choices = [c for m in members if get_origin(m) is Literal for c in get_args(m)]
     return [m for m in members if m in (int, float, str)], choices
 

@@ -39,6 +39,12 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_whole_path(capsys: pytest.CaptureFixture[str], islands: Path, tmp_path: Path) -> None:
     project = tmp_path / "p.pancluster"
     slide = call(capsys, "info", islands)
@@ -116,15 +122,13 @@ def test_points_go_there_and_back_in_order(
     assert there == {"n": 50, "outside": 1}
     call(capsys, "points", project, "--case", "case", "--from", "PAS", "--to", "HE",
          tmp_path / "there.csv", tmp_path / "back.csv")  # fmt: skip
-    there_rows = list(csv.DictReader((tmp_path / "there.csv").open()))
+    there_rows = read_rows(tmp_path / "there.csv")
     assert [r["name"] for r in there_rows] == [f"p{i}" for i in range(50)]
     found = np.array([[float(r["x"]), float(r["y"])] for r in there_rows])
     inner = np.arange(50) != 7
     expected = np.stack([(1000 - points[:, 0]) / 2, points[:, 1] / 2], 1)
     assert np.median(np.abs(found - expected)[inner]) < 1.0
-    back = np.array(
-        [[float(r["x"]), float(r["y"])] for r in csv.DictReader((tmp_path / "back.csv").open())]
-    )
+    back = np.array([[float(r["x"]), float(r["y"])] for r in read_rows(tmp_path / "back.csv")])
     assert np.abs(back - points)[inner].max() < 1.0
     (tmp_path / "bad.csv").write_text("x,y\n1,2\n3,oops\n")
     line = refuse(capsys, "points", project, "--case", "case", "--from", "HE", "--to", "PAS",
@@ -156,6 +160,9 @@ def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(
     call(capsys, "new", project, "--slide", f"HE={islands}")
     state = (project / "project.json").read_bytes()
     assert "--k" in refuse(capsys, "train", project, "--k", 1)
+    assert "k_min 9 is larger than k_max 4" in refuse(
+        capsys, "train", project, "--k-min", 9, "--k-max", 4
+    )
     assert "larger than the tissue" in refuse(capsys, "train", project, "--mpp", 40, *TRAIN)
     assert "--epochs" in refuse(capsys, "train", project, "--epochs", 0)
     assert "--patch-px" in refuse(capsys, "train", project, "--patch-px", 65)
@@ -203,6 +210,7 @@ def test_ctrl_c_exits_130_and_leaves_the_project_as_it_was(
     subprocess.run(
         [*command, "new", project, "--slide", f"HE={islands}"], check=True, capture_output=True
     )
+    before = (project / "project.json").read_bytes()
     process = subprocess.Popen(
         [*command, "train", project, "--k", "2", "--epochs", "500"],
         stderr=subprocess.PIPE,
@@ -212,7 +220,6 @@ def test_ctrl_c_exits_130_and_leaves_the_project_as_it_was(
     deadline = time.monotonic() + 120
     while not list(runs.glob("*/store/store.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
-    before = (project / "project.json").read_bytes()
     time.sleep(1)
     os.kill(process.pid, number)
     began = time.monotonic()

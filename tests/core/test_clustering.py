@@ -40,7 +40,8 @@ def test_the_edge_between_two_tissues_lies_where_it_is(
     patch_px: int,
 ) -> None:
     project = make_project(HE=two_tissues)
-    run(train_network(project, {**tiny, "k": 2, "patch_px": patch_px}))
+    options = {**tiny, "epochs": 8, "width": 16, "learning_rate": 0.002}
+    run(train_network(project, {**options, "k": 2, "patch_px": patch_px}))
     for stride in (16, 32, 50, 100):
         run(map_clusters(project, MapConfig(stride_px=stride)))
         file = run(export(project, tmp_path / "out", ["ome-tiff"]))["files"][0]

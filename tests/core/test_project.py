@@ -125,3 +125,21 @@ def test_names_and_places(project: Project, tmp_path: Path) -> None:
         Project.create(tmp_path / "file" / "p", project.state.cases)
     with pytest.raises(ProjectError, match="no case 'x'. It has: block"):
         project.case("x")
+
+
+def test_a_batch_is_committed_whole_or_not_at_all(project: Project) -> None:
+    before = (project.root / "project.json").read_bytes()
+    with pytest.raises(KeyboardInterrupt), project.batch():
+        write(project, "tissue/block")
+        write(project, "map/r")
+        assert set(project.state.artefacts) == {"tissue/block", "map/r"}
+        raise KeyboardInterrupt
+    assert (project.root / "project.json").read_bytes() == before
+    assert not folders(project) and not project.state.artefacts
+    with project.batch():
+        write(project, "tissue/block")
+        assert not Project.open(project.root).state.artefacts
+        with project.batch():
+            write(project, "map/r")
+    again = Project.open(project.root)
+    assert set(again.state.artefacts) == {"tissue/block", "map/r"} and len(folders(again)) == 2

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LARGEST_K = 50
 
@@ -39,7 +39,7 @@ class TrainConfig(BaseModel):
     mpp: float | None = Field(
         None, title="Pixel size (µm/px)", gt=0, description="Default: that of the coarsest stain."
     )
-    k: int | Literal["auto"] = Field(
+    k: Annotated[int, Field(ge=2, le=LARGEST_K)] | Literal["auto"] = Field(
         "auto",
         title="Clusters",
         description="Number of clusters, or auto to let the indices choose.",
@@ -115,6 +115,12 @@ class TrainConfig(BaseModel):
     )
     width: int = Field(32, title="Network width", ge=8, description="Channels of the first layer.")
     latent: int = Field(64, title="Latents", ge=8, description="Numbers that describe a patch.")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.k_min > self.k_max:
+            raise ValueError(f"k_min {self.k_min} is larger than k_max {self.k_max}")
+        return self
 
     @property
     def ks(self) -> tuple[int, ...]:

@@ -99,6 +99,7 @@ class Project:
     def __init__(self, root: Path, state: ProjectState) -> None:
         self.root = root
         self.state = state
+        self._batch: dict[str, ArtefactRecord] | None = None
 
     @classmethod
     def create(cls, path: Path, cases: tuple[CaseRecord, ...]) -> Project:
@@ -198,8 +199,8 @@ class Project:
             )
             yield folder
             record = record.model_copy(update={"summary": summary})
-            self._commit(lambda artefacts: {**artefacts, key: record})
-            (folder / _WRITER).unlink()
+            with self.batch():
+                self._add(key, record)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise ProjectError(
@@ -209,6 +210,38 @@ class Project:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Commit all that is written inside the block at once, or nothing of it.
+
+        A batch inside another is a part of it.
+        """
+        if self._batch is not None:
+            yield
+            return
+        before, self._batch = self.state, {}
+        try:
+            yield
+            written = dict(self._batch)
+            if written:
+                self._commit(lambda artefacts: {**artefacts, **written})
+        except BaseException:
+            for record in self._batch.values():
+                shutil.rmtree(self.folder(record), ignore_errors=True)
+            self.state = before
+            raise
+        finally:
+            self._batch = None
+        for record in written.values():
+            (self.folder(record) / _WRITER).unlink(missing_ok=True)
+
+    def _add(self, key: str, record: ArtefactRecord) -> None:
+        """Make an artefact current here; others see it when the batch ends."""
+        assert self._batch is not None
+        self._batch[key] = record
+        artefacts = {**self.state.artefacts, key: record}
+        self.state = self.state.model_copy(update={"artefacts": artefacts})
 
     def run_folder(self, run: str) -> Path:
         """Return the folder of a training run in progress; it is no project state."""

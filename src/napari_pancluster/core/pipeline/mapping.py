@@ -16,6 +16,7 @@ from napari_pancluster.core.embedding import embed
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.patches import PatchTable, make_grid
 from napari_pancluster.core.pipeline.opening import (
+    atomic,
     chosen_run,
     frame_inputs,
     open_stack,
@@ -86,6 +87,7 @@ def latents_of(
     return table, latents, project.state.artefacts[key].id, rate
 
 
+@atomic
 def select_clusters(
     project: Project,
     config: SelectConfig,
@@ -125,6 +127,7 @@ def scores_json(scores: ValidationScores) -> dict[str, Any]:
     }
 
 
+@atomic
 def map_clusters(
     project: Project, config: MapConfig, *, run: str | None = None, k: int | None = None
 ) -> Task[dict[str, Any]]:
@@ -146,6 +149,7 @@ def map_clusters(
     return summary
 
 
+@atomic
 def embed_patches(
     project: Project, config: EmbedConfig, *, run: str | None = None
 ) -> Task[dict[str, Any]]:

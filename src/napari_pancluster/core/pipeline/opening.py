@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.errors import ProjectError, SlideError
@@ -12,6 +16,21 @@ from napari_pancluster.core.slide import open_slide
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.tissue import TissueMask, find_tissue
+
+Options = ParamSpec("Options")
+R = TypeVar("R")
+
+
+def atomic(
+    step: Callable[Concatenate[Project, Options], Task[R]],
+) -> Callable[Concatenate[Project, Options], Task[R]]:
+    """Let a step commit all of its artefacts at its end, or none where it is cancelled or fails."""
+
+    def whole(project: Project, /, *args: Options.args, **kwargs: Options.kwargs) -> Task[R]:
+        with project.batch():
+            return (yield from step(project, *args, **kwargs))
+
+    return wraps(step)(whole)
 
 
 def registration_key(case: str, stain: str) -> str:
@@ -64,7 +83,9 @@ def tissue_of(project: Project, stack: SlideStack) -> Task[TissueMask]:
     yield Progress(f"Finding tissue of {stack.case}")
     tissue = find_tissue(stack.stain(stack.reference))
     token = project.case(stack.case).stain(stack.reference).token
-    with project.writing(key, (token,), {"area_mm2": tissue.area_mm2}) as folder:
+    # Named by its content: an interrupted training finds the same tissue when it is resumed.
+    id_ = hashlib.sha256(token.encode() + tissue.mask.tobytes()).hexdigest()[:12]
+    with project.writing(key, (token,), {"area_mm2": tissue.area_mm2}, id_=id_) as folder:
         artefacts.write_tissue(folder, tissue)
     return tissue
 

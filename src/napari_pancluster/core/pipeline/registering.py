@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.errors import InputError, ProjectError
-from napari_pancluster.core.pipeline.opening import open_stack, open_stain, registration_key
+from napari_pancluster.core.pipeline.opening import atomic, open_stack, open_stain, registration_key
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import CaseRecord, Project
 from napari_pancluster.core.registration import read_landmarks, register_pair
@@ -22,6 +22,7 @@ from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain
 
 
+@atomic
 def register(
     project: Project,
     config: RegisterConfig,

@@ -17,13 +17,14 @@ from napari_pancluster.core.dataset import build_store
 from napari_pancluster.core.errors import InputError, ProjectError
 from napari_pancluster.core.patches import check_patch_fits, sample_positions
 from napari_pancluster.core.pipeline.mapping import select_clusters
-from napari_pancluster.core.pipeline.opening import frame_inputs, open_stack, tissue_of
+from napari_pancluster.core.pipeline.opening import atomic, frame_inputs, open_stack, tissue_of
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.stack import CHANNELS, SlideStack
 from napari_pancluster.core.training import choose_device, train
 
 _FINER = 0.99
+_NOTE = "run.json"
 
 
 def train_network(
@@ -38,6 +39,13 @@ def train_network(
     resume
         Go on with the newest interrupted run.
     """
+    summary = yield from _train(project, given, resume=resume)
+    return (yield from _with_k(project, summary))
+
+
+@atomic
+def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[dict[str, Any]]:
+    """Train, without choosing k: a network that is done stays when the choice is cancelled."""
     began = time.perf_counter()
     run, config = _begin(project, given, resume=resume)
     stacks, tissues = [], []
@@ -52,6 +60,8 @@ def train_network(
     stacks = [s.select(stains) for s in stacks]
     inputs = frame_inputs(project)
     folder = project.run_folder(run)
+    if resume:
+        _check_unchanged(folder, inputs)
     _note(folder, config, inputs)
     store_folder = folder / "store"
     rates: list[float] = []
@@ -85,7 +95,7 @@ def train_network(
     with project.writing(f"train/{run}", inputs, summary, id_=run) as target:
         write_checkpoint(target, checkpoint)
     shutil.rmtree(folder, ignore_errors=True)
-    return (yield from _with_k(project, summary))
+    return summary
 
 
 def usable_stains(stacks: list[SlideStack]) -> tuple[str, ...]:
@@ -132,26 +142,30 @@ def _begin(project: Project, given: Mapping[str, Any], *, resume: bool) -> tuple
         raise ProjectError(
             f"{project.root} has no interrupted training to resume. Leave out --resume."
         )
-    kept = json.loads((project.run_folder(runs[0]) / "run.json").read_text())
+    kept = json.loads((project.run_folder(runs[0]) / _NOTE).read_text())
     for name, value in given.items():
         if name != "device" and kept["config"][name] != value:
             raise InputError(
                 f"The interrupted run has {name} = {kept['config'][name]}, not {value}. "
                 "Leave the option out, or leave out --resume to start anew."
             )
-    if set(kept["inputs"]) != set(frame_inputs(project)):
+    config = TrainConfig(**{**kept["config"], **{k: v for k, v in given.items() if k == "device"}})
+    return runs[0], config
+
+
+def _check_unchanged(folder: Path, inputs: tuple[str, ...]) -> None:
+    kept = json.loads((folder / _NOTE).read_text())
+    if set(kept["inputs"]) != set(inputs):
         raise ProjectError(
             "The slides or their registration changed since the interrupted run. Train anew."
         )
-    config = TrainConfig(**{**kept["config"], **{k: v for k, v in given.items() if k == "device"}})
-    return runs[0], config
 
 
 def _note(folder: Path, config: TrainConfig, inputs: tuple[str, ...]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         note = {"config": config.model_dump(), "inputs": inputs}
-        (folder / "run.json").write_text(json.dumps(note, indent=1))
+        (folder / _NOTE).write_text(json.dumps(note, indent=1))
     except OSError as error:
         raise ProjectError(
             f"{folder} cannot be written ({error.strerror}). Check the folder."
