@@ -77,6 +77,8 @@ def test_the_whole_path(capsys: pytest.CaptureFixture[str], islands: Path, tmp_p
     assert all(Path(f).is_absolute() and Path(f).exists() for f in files)
     facts = call(capsys, "info", project)
     assert facts["cases"] == ["m1"] and facts["stains"] == ["HE"]
+    size = {"case": "m1", "stain": "HE", "mpp": 2.0, "source": "file"}
+    assert facts["pixel_sizes"] == [size]
     assert facts["steps"] == {
         "register": "done",
         "train": "done",

@@ -43,6 +43,11 @@ def describe_project(project: Project) -> dict[str, Any]:
         "cases": [c.name for c in project.state.cases],
         "stains": list(stains),
         "steps": step_states(project),
+        "pixel_sizes": [
+            {"case": c.name, "stain": s.name, "mpp": s.mpp, "source": s.mpp_source}
+            for c in project.state.cases
+            for s in c.stains
+        ],
         "runs": project.runs(),
     }
 
