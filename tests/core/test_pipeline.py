@@ -199,3 +199,29 @@ def test_an_uncalibrated_project_has_no_areas_and_no_physical_size(
     file = run(export(project, tmp_path / "out", ["ome-tiff", "csv"]))["files"][0]
     with tifffile.TiffFile(file) as tiff:
         assert "PhysicalSize" not in tiff.ome_metadata
+
+
+def test_one_model_serves_all_cases_and_a_stain_may_be_missing_in_one(
+    islands: Path, two_tissues: Path, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    from napari_pancluster.core.cases import SlideEntry, make_cases
+
+    entries = [
+        SlideEntry("one", "HE", islands),
+        SlideEntry("one", "PAS", islands),
+        SlideEntry("two", "HE", two_tissues),
+    ]
+    project = Project.create(tmp_path / "cohort", make_cases(entries))
+    results = run(run_all(project, train={**tiny, "epochs": 2, "k": 3, "mpp": 2.0}))
+    assert results["train"]["stains"] == ["HE", "PAS"]
+    cases = {case["case"]: case for case in results["map"]["cases"]}
+    assert set(cases) == {"one", "two"} and cases["two"]["patches"] > 0
+    assert results["embed"]["points"] == sum(case["patches"] for case in cases.values())
+    run(export(project, tmp_path / "out", ["ome-tiff", "csv", "png"]))
+    for name, size in (("one", (20, 32)), ("two", (6, 15))):
+        labels = tifffile.imread(tmp_path / "out" / f"{name}_clusters.ome.tif")
+        assert labels.shape == size and (labels > 0).sum() == cases[name]["patches"]
+    with (tmp_path / "out" / "patches.csv").open(newline="") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == (
+            ["one"] * cases["one"]["patches"] + ["two"] * cases["two"]["patches"]
+        )
