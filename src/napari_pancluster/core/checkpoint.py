@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from napari_pancluster.core.errors import ProjectError
+from napari_pancluster.core.errors import InputError, ProjectError
 from napari_pancluster.core.model import PatchNetwork
 
 _WEIGHTS, _CARD = "model.safetensors", "model.json"
@@ -49,6 +49,14 @@ class Checkpoint:
     patch_px: int
     config: dict[str, Any]
     history: tuple[dict[str, Any], ...] = field(default=())
+
+    def check_k(self, k: int) -> None:
+        """Raise InputError where the run holds no clustering into `k`."""
+        if k not in self.ks:
+            raise InputError(
+                f"This run holds k = {self.ks[0]} to {self.ks[-1]}, not {k}. "
+                f"Train with --k {k}, or choose another."
+            )
 
     def network(self) -> PatchNetwork:
         """Return the network with its weights, ready to encode."""

@@ -11,17 +11,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from napari_pancluster.core.checkpoint import Checkpoint
-from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.stack import SlideStack
+from napari_pancluster.core.stack import LEAST_INSIDE, SlideStack
 
 _BATCH = 256
 # Pixels read at once; bounds memory whatever the size of the slide.
 _BLOCK_PX = 1024
-_LEAST_INSIDE = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,11 +100,7 @@ def cluster(latents: Latents, checkpoint: Checkpoint, k: int) -> Clustering:
     InputError
         If the run holds no such k.
     """
-    if k not in checkpoint.ks:
-        held = checkpoint.ks
-        raise InputError(
-            f"This run holds k = {held[0]} to {held[-1]}, not {k}. Train with --k {k}."
-        )
+    checkpoint.check_k(k)
     number = checkpoint.heads.index(k)
     weight = checkpoint.weights[f"heads.{number}.weight"].numpy()
     bias = checkpoint.weights[f"heads.{number}.bias"].numpy()
@@ -149,7 +143,7 @@ def _encode_batch(
     covered = sliding_window_view(inside, (patch_px, patch_px), axis=(1, 2))
     at = (slice(None), corners[:, 0], corners[:, 1])
     patches = np.ascontiguousarray(windows[at].swapaxes(0, 1))
-    present = covered[at].mean(axis=(2, 3)).T >= _LEAST_INSIDE
+    present = covered[at].mean(axis=(2, 3)).T >= LEAST_INSIDE
     with torch.inference_mode():
         x = torch.from_numpy(patches).to(device, memory_format=torch.channels_last)
         shown = torch.from_numpy(present.astype(np.float32)).to(device)

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.patches import PatchSample
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.stack import CHANNELS, Block, SlideStack
+from napari_pancluster.core.stack import CHANNELS, LEAST_INSIDE, Block, SlideStack
 from napari_pancluster.core.stain import MAX_OD
 
 # Densities are kept in 8 bits: steps of 0.008, below the noise of an 8-bit scanner.
 _CODE = 255 / MAX_OD
 _BLOCK_PX = 1024
 _HUE_SHARE = 0.25
-# A stain that covers less of a crop than this counts as missing there.
-_LEAST_INSIDE = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def build_store(
             for row, (top, left) in zip(rows, corner, strict=True):
                 codes[row] = np.round(block.od[:, top : top + side, left : left + side] * _CODE)
                 inside = block.inside[:, top : top + side, left : left + side]
-                present[row] = inside.mean(axis=(1, 2)) >= _LEAST_INSIDE
+                present[row] = inside.mean(axis=(1, 2)) >= LEAST_INSIDE
             finished += len(rows)
             yield Progress("Cutting patches", finished, shape[0])
         codes.flush()

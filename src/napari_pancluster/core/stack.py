@@ -14,6 +14,8 @@ from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.stain import Stain, optical_density
 from napari_pancluster.core.transform import Transform
 
+# A stain whose slide covers less of a patch than this counts as missing there.
+LEAST_INSIDE = 0.5
 CHANNELS = 3  # of a stain: red, green and blue density
 
 

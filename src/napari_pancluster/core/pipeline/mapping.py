@@ -99,7 +99,8 @@ def select_clusters(
     """Compute the validation indices of every k of a run (or of `ks`) and suggest one."""
     run = chosen_run(project, run)
     checkpoint = checkpoint_of(project, run)
-    _check_ks(checkpoint, ks)
+    for k in ks:
+        checkpoint.check_k(k)
     table, latents, id_, _ = yield from latents_of(project, run, map_config.stride_px)
     clusterings = [cluster(latents, checkpoint, k) for k in (ks or checkpoint.ks)]
     scores = yield from select_k(latents.values, table.grid_id, clusterings, config)
@@ -135,7 +136,7 @@ def map_clusters(
     run = chosen_run(project, run)
     checkpoint = checkpoint_of(project, run)
     k = k if k is not None else default_k(project, run)
-    _check_ks(checkpoint, [k])
+    checkpoint.check_k(k)
     table, latents, id_, rate = yield from latents_of(project, run, config.stride_px)
     clustering = cluster(latents, checkpoint, k)
     summary = {
@@ -195,16 +196,6 @@ def case_areas(
         }
         cases.append({"case": grid.case, "patches": int(counts.sum()), "area_mm2": areas})
     return cases
-
-
-def _check_ks(checkpoint: Checkpoint, ks: Sequence[int]) -> None:
-    absent = [k for k in ks if k not in checkpoint.ks]
-    if absent:
-        held = checkpoint.ks
-        raise InputError(
-            f"This run holds k = {held[0]} to {held[-1]}, not {absent[0]}. "
-            f"Train with --k {absent[0]}, or choose another."
-        )
 
 
 def _finite(values: np.ndarray[Any, Any]) -> list[float | None]:
