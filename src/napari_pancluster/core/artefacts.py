@@ -12,14 +12,15 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_pancluster.core.clustering import Clustering, Latents
+from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
-from napari_pancluster.core.errors import ProjectError
+from napari_pancluster.core.errors import PanclusterError, ProjectError
 from napari_pancluster.core.patches import PatchGrid, PatchTable
 from napari_pancluster.core.tissue import TissueMask
 from napari_pancluster.core.transform import Transform
 from napari_pancluster.core.validation import ValidationScores
 
-_ARRAYS, _FACTS = "arrays.zarr", "facts.json"
+_ARRAYS, _FACTS, _EDITS = "arrays.zarr", "facts.json", "edits.json"
 
 
 def write_transform(folder: Path, transform: Transform) -> None:
@@ -133,6 +134,24 @@ def read_embedding(folder: Path) -> Embedding:
     """Read the UMAP."""
     arrays, _ = _read(folder)
     return Embedding(arrays["coords"], arrays["rows"])
+
+
+def write_edits(folder: Path, edits: ClusterEdits) -> None:
+    """Write what the user made of a clustering."""
+    text = json.dumps({"k": edits.k, "operations": json.loads(edits.to_json())}, indent=1)
+    (folder / _EDITS).write_text(text)
+
+
+def read_edits(folder: Path) -> ClusterEdits:
+    """Read what the user made of a clustering."""
+    try:
+        kept = json.loads((folder / _EDITS).read_text())
+        return ClusterEdits.from_json(kept["k"], json.dumps(kept["operations"]))
+    except (OSError, ValueError, KeyError, PanclusterError) as error:
+        raise ProjectError(
+            f"{folder} cannot be read ({error}). Names and colours of these clusters are lost; "
+            "delete the folder to start anew."
+        ) from error
 
 
 def _write(folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:

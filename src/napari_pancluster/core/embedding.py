@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pancluster.core.beside import Beat, Beside
 from napari_pancluster.core.config import EmbedConfig
 from napari_pancluster.core.progress import Progress, Task
 
 _NEIGHBOURS_TO_PLACE = 5
+# Patches placed between two looks at whether the user cancelled.
+_PLACED_AT_ONCE = 4_000
+_PCA_ROWS = 50_000
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -35,22 +41,42 @@ def embed(latents: NDArray[np.float32], config: EmbedConfig) -> Task[Embedding]:
     rng = np.random.default_rng(config.seed)
     count = len(latents)
     fitted = np.sort(rng.choice(count, min(count, config.fitted), replace=False))
-    yield Progress("Computing UMAP", 0, count)
     coords = np.zeros((count, 2), np.float32)
-    coords[fitted] = _umap(latents[fitted], config)
+    known = latents[fitted]
+    with Beside(lambda beat: _umap(known, config, beat)) as fitting:
+        coords[fitted] = yield from fitting.watch("Computing UMAP")
     rest = np.setdiff1d(np.arange(count), fitted)
-    yield Progress("Computing UMAP", len(fitted), count)
-    if len(rest):
-        coords[rest] = _place(latents[fitted], coords[fitted], latents[rest])
+    for start in range(0, len(rest), _PLACED_AT_ONCE):
+        yield Progress("Placing the other patches", start, len(rest))
+        rows = rest[start : start + _PLACED_AT_ONCE]
+        coords[rows] = _place(known, coords[fitted], latents[rows])
     return Embedding(coords, np.arange(count))
 
 
-def _umap(latents: NDArray[np.float32], config: EmbedConfig) -> NDArray[np.float32]:
+def pca(latents: NDArray[np.float32]) -> Embedding:
+    """Return the first two principal components of all latents (N, D): what shows at once.
+
+    The axes are found on at most 50,000 rows.
+    """
+    step = max(1, -(-len(latents) // _PCA_ROWS))
+    some = latents[::step].astype(np.float64)
+    mean = some.mean(0)
+    _, vectors = np.linalg.eigh((some - mean).T @ (some - mean))
+    axes = vectors[:, ::-1][:, :2]
+    # The sign of an axis is arbitrary; fixed, the picture is the same on every machine.
+    axes = axes * np.where(axes[np.abs(axes).argmax(0), [0, 1]] < 0, -1, 1)
+    coords = latents @ axes.astype(np.float32) - (mean @ axes).astype(np.float32)
+    return Embedding(np.asarray(coords, np.float32), np.arange(len(latents)))
+
+
+def _umap(latents: NDArray[np.float32], config: EmbedConfig, beat: Beat) -> NDArray[np.float32]:
     if len(latents) <= 3:
         return np.zeros((len(latents), 2), np.float32)
     import warnings
 
-    with warnings.catch_warnings():
+    # A fit that was given up may still be running; some of numba's thread pools bear one user only.
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        beat(0, 0)
         # UMAP says that a seed means one thread; that is what a seed is for.
         warnings.filterwarnings("ignore", message="n_jobs value", category=UserWarning)
         # … and that its neural variant, unused here, is not installed.
@@ -63,8 +89,31 @@ def _umap(latents: NDArray[np.float32], config: EmbedConfig) -> NDArray[np.float
             random_state=config.seed,
             # The spectral start needs more points than dimensions it solves for.
             init="spectral" if len(latents) > 50 else "random",
+            # UMAP has no callback; the text of its own bar is where its epochs can be counted.
+            tqdm_kwds={
+                "disable": False,
+                "file": _Epochs(beat),
+                "mininterval": 0,
+                "miniters": 1,
+                "bar_format": "{n_fmt}/{total_fmt}",
+            },
         )
         return np.asarray(model.fit_transform(latents), np.float32)
+
+
+class _Epochs:
+    """Reads "12/200" from a bar's text and passes it on; an exception there stops the fit."""
+
+    def __init__(self, beat: Beat) -> None:
+        self._beat = beat
+
+    def write(self, text: str) -> None:
+        done, slash, total = text.strip().partition("/")
+        if slash and done.isdigit() and total.isdigit():
+            self._beat(int(done), int(total))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def _place(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +13,15 @@ from scipy.ndimage import map_coordinates
 
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
-from napari_pancluster.core.stain import Stain, optical_density
+from napari_pancluster.core.stain import Stain, as_rgb, optical_density
 from napari_pancluster.core.transform import Transform
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # A stain whose slide covers less of a patch than this counts as missing there.
 LEAST_INSIDE = 0.5
+_BLOCK_PX = 512
 CHANNELS = 3  # of a stain: red, green and blue density
 
 
@@ -140,6 +146,63 @@ class SlideStack:
             else:
                 inside[i] = _read_warped(stain, transform, region, mpp, channels)
         return Block(od, inside)
+
+    def pyramid(self, name: str, *, cache_mb: int = 64) -> tuple[float, tuple[da.Array, ...]]:
+        """Return one registered stain as a lazy pyramid in the frame of the reference.
+
+        Parameters
+        ----------
+        name
+            A registered stain; its glass is shown white, and so is what its slide does not cover.
+        cache_mb
+            Blocks kept after they were computed.
+
+        Returns
+        -------
+        mpp
+            Pixel size of the first level, µm/px: the coarser of the two slides'.
+        levels
+            (Y, X, 3) uint8, each half the one before.
+        """
+        reference = self.stain(self.reference).slide
+        mpp = max(reference.um_per_px, self.stain(name).slide.um_per_px)
+        rows, cols = self.extent.pixel_shape(mpp)
+        only = self.select((name,))
+        kept = max(1, cache_mb * 2**20 // (CHANNELS * _BLOCK_PX**2))
+
+        @lru_cache(maxsize=kept)
+        def block(step: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+            size = mpp * step
+            region = Region.of_pixels(top=top, left=left, rows=height, cols=width, mpp=size)
+            return as_rgb(only.read(region, size).od)
+
+        levels, step = [], 1
+        while True:
+            shape = (max(1, rows // step), max(1, cols // step))
+            levels.append(_lazy_blocks(partial(block, step), shape))
+            if max(shape) <= _BLOCK_PX:
+                return mpp, tuple(levels)
+            step *= 2
+
+
+def _lazy_blocks(
+    block: Callable[[int, int, int, int], NDArray[np.uint8]], shape: tuple[int, int]
+) -> da.Array:
+    import dask.array as da
+
+    full = (*shape, CHANNELS)
+    chunks = da.core.normalize_chunks((_BLOCK_PX, _BLOCK_PX, CHANNELS), full, dtype=np.uint8)
+
+    def read(
+        block_info: dict[int | None, dict[str, list[tuple[int, int]]]],
+    ) -> NDArray[np.uint8]:
+        (top, bottom), (left, right), _ = block_info[None]["array-location"]
+        return block(top, left, bottom - top, right - left)
+
+    lazy: da.Array = da.map_blocks(
+        read, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8)
+    )
+    return lazy
 
 
 def _inside_slide(extent: Region, region: Region, mpp: float) -> NDArray[np.bool_]:

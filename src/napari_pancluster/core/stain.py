@@ -69,6 +69,11 @@ def optical_density(
     return np.asarray(np.clip(-np.log10(ratio), 0, MAX_OD), np.float32)
 
 
+def as_rgb(od: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return density (3, rows, cols) as it looks on clean white glass, (rows, cols, 3)."""
+    return np.clip(255 * 10 ** -od.transpose(1, 2, 0), 0, 255).astype(np.uint8)
+
+
 def thumbnail(slide: Slide, longest_px: int = _THUMBNAIL_PX) -> NDArray[np.float32]:
     """Return the whole slide, shape (rows, cols, channels), its longer side about `longest_px`."""
     one_unit = slide.with_mpp(1.0)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_pancluster.core.clustering import Clustering, Latents
+from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
-from napari_pancluster.core.palette import cluster_colour
 from napari_pancluster.core.patches import PatchTable
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.validation import ValidationScores
@@ -31,6 +35,7 @@ class Content:
     table: PatchTable
     latents: Latents
     clustering: Clustering
+    edits: ClusterEdits
     embedding: Embedding | None
     scores: ValidationScores | None
     unit: str
@@ -42,14 +47,24 @@ class Content:
         return self.unit == "µm"
 
     @property
-    def labels(self) -> range:
-        """All labels, 1 … k."""
-        return range(1, self.clustering.k + 1)
+    def labels(self) -> tuple[int, ...]:
+        """All labels that are left after the user's merges, of 1 … k."""
+        return self.edits.labels
+
+    @cached_property
+    def row_labels(self) -> NDArray[np.uint8]:
+        """(N,) the label of every patch, after the user's merges."""
+        return self.edits.lookup[self.clustering.labels]
+
+    def label_image(self, number: int) -> NDArray[np.uint8]:
+        """Return the map of the case with this number, one pixel a cell: 0 is background."""
+        grid = self.table.grids[number]
+        return grid.image(self.row_labels[self.table.rows_of(number)]).astype(np.uint8)
 
     def name(self, label: int) -> str:
         """Return the name of a cluster."""
-        return f"Cluster {label}"
+        return self.edits.name(label)
 
     def colour(self, label: int) -> str:
         """Return the colour of a cluster as ``#RRGGBB``."""
-        return cluster_colour(label)
+        return self.edits.colour(label)

@@ -18,9 +18,10 @@ def write_label_images(folder: Path, content: Content) -> list[Path]:
     """Write ``CASE_clusters.ome.tif``: uint8, 0 = background, one pixel a cell of the map."""
     paths = []
     for number, grid in enumerate(content.table.grids):
-        image = content.clustering.label_image(grid, content.table.rows_of(number))
         path = folder / f"{grid.case}_clusters.ome.tif"
-        _write_labels(path, image, grid.cell_um if content.calibrated else None)
+        _write_labels(
+            path, content.label_image(number), grid.cell_um if content.calibrated else None
+        )
         paths.append(path)
     return paths
 

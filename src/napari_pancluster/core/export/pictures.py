@@ -12,18 +12,23 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from napari_pancluster.core.export.content import Content
+from napari_pancluster.core.gallery import (
+    density,
+    patch_pictures,
+    patch_region,
+    typical_rows,
+)
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.palette import rgb
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.stack import CHANNELS, SlideStack
+from napari_pancluster.core.stain import as_rgb
 from napari_pancluster.core.validation import BETTER, PLAIN_NAMES
 
 _PICTURE_PX = 1400
 _GALLERY = 6
-_DENSITY_SIGMA_CELLS = 2.0
 _ROUND_LENGTHS = (1, 2, 5)
 
 
@@ -32,11 +37,11 @@ def write_pictures(folder: Path, content: Content) -> list[Path]:
     paths = []
     for number, grid in enumerate(content.table.grids):
         stack = content.stacks[grid.case]
-        rows = content.table.rows_of(number)
+        labels = content.label_image(number)
         paths += [
-            _map_picture(folder / f"{grid.case}_map.png", content, grid, rows, stack),
+            _map_picture(folder / f"{grid.case}_map.png", content, grid, labels, stack),
             _stains_picture(folder / f"{grid.case}_stains.png", content, grid, stack),
-            _density_picture(folder / f"{grid.case}_density.png", content, grid, rows),
+            _density_picture(folder / f"{grid.case}_density.png", content, grid, labels),
         ]
     paths.append(_gallery_picture(folder / "gallery.png", content))
     if content.embedding is not None:
@@ -53,11 +58,6 @@ def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     FigureCanvasAgg(figure)
     yield figure
     figure.savefig(path, dpi=120)
-
-
-def _as_rgb(od: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return density (3, rows, cols) as it looks on clean white glass."""
-    return np.clip(255 * 10 ** -od.transpose(1, 2, 0), 0, 255).astype(np.uint8)
 
 
 def _tissue_box(grid: PatchGrid, extent: Region) -> Region:
@@ -129,21 +129,20 @@ def _size(box: Region, count: int, each: float) -> tuple[float, float]:
 
 
 def _map_picture(
-    path: Path, content: Content, grid: PatchGrid, rows: slice, stack: SlideStack
+    path: Path, content: Content, grid: PatchGrid, labels: NDArray[np.uint8], stack: SlideStack
 ) -> Path:
     box = _tissue_box(grid, stack.extent)
     od = stack.select((stack.reference,)).read(box, _picture_mpp(box, grid, _PICTURE_PX)).od
-    labels = content.clustering.label_image(grid, rows)
     width, height = _size(box, 2, 6.0)
     with _figure(path, width + 1.6, height + 0.5) as figure:
         left, right = figure.subplots(1, 2)
-        left.imshow(_as_rgb(od), extent=_extent(box), interpolation="antialiased")
+        left.imshow(as_rgb(od), extent=_extent(box), interpolation="antialiased")
         left.set_title(f"{stack.case}: {stack.reference}")
-        right.imshow(_as_rgb(od).mean(2), cmap="gray", vmin=0, vmax=255, extent=_extent(box))
+        right.imshow(as_rgb(od).mean(2), cmap="gray", vmin=0, vmax=255, extent=_extent(box))
         right.imshow(
             _coloured(content, labels, 215), extent=_map_extent(grid), interpolation="nearest"
         )
-        right.set_title(f"{content.clustering.k} clusters")
+        right.set_title(f"{len(content.labels)} clusters")
         for axes in (left, right):
             _bare(axes, box)
             _scale_bar(axes, box, content)
@@ -158,7 +157,7 @@ def _stains_picture(path: Path, content: Content, grid: PatchGrid, stack: SlideS
     width, height = _size(box, len(names), 4.0)
     with _figure(path, width, height + 0.4) as figure:
         for i, axes in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
-            axes.imshow(_as_rgb(block.od[i * CHANNELS : (i + 1) * CHANNELS]), extent=_extent(box))
+            axes.imshow(as_rgb(block.od[i * CHANNELS : (i + 1) * CHANNELS]), extent=_extent(box))
             known = names[i] in stack.registered
             axes.set_title(
                 names[i]
@@ -175,24 +174,22 @@ def _stains_picture(path: Path, content: Content, grid: PatchGrid, stack: SlideS
     return path
 
 
-def _density_picture(path: Path, content: Content, grid: PatchGrid, rows: slice) -> Path:
-    labels = content.clustering.label_image(grid, rows)
+def _density_picture(
+    path: Path, content: Content, grid: PatchGrid, labels: NDArray[np.uint8]
+) -> Path:
     box = _tissue_box(
         grid, Region(0, 0, grid.shape[0] * grid.cell_um, grid.shape[1] * grid.cell_um)
     )
-    tissue = gaussian_filter((labels > 0).astype(np.float32), _DENSITY_SIGMA_CELLS)
-    columns = min(5, content.clustering.k)
-    lines = -(-content.clustering.k // columns)
+    columns = min(5, len(content.labels))
+    lines = -(-len(content.labels) // columns)
     width, height = _size(box, columns, 2.6)
     with _figure(path, width + 0.8, lines * (height + 0.35)) as figure:
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
-        for axes in panels[content.clustering.k :]:
+        for axes in panels[len(content.labels) :]:
             axes.set_visible(False)
         for label, axes in zip(content.labels, panels, strict=False):
-            here = gaussian_filter((labels == label).astype(np.float32), _DENSITY_SIGMA_CELLS)
-            share = np.where(labels > 0, here / np.maximum(tissue, 1e-6), np.nan)
             shown = axes.imshow(
-                share,
+                density(labels, label),
                 cmap="viridis",
                 vmin=0,
                 vmax=1,
@@ -205,26 +202,18 @@ def _density_picture(path: Path, content: Content, grid: PatchGrid, rows: slice)
     return path
 
 
-def representative_rows(content: Content, label: int, count: int) -> NDArray[np.int64]:
-    """Return the rows nearest to the middle of a cluster's latents, nearest first."""
-    rows = np.flatnonzero(content.clustering.labels == label)
-    values = content.latents.values[rows]
-    distance = np.square(values - values.mean(0)).sum(1) if len(rows) else np.empty(0)
-    return rows[np.argsort(distance)[:count]]
-
-
 def _gallery_picture(path: Path, content: Content) -> Path:
     names = list(dict.fromkeys(n for s in content.stacks.values() for n in s.registered))
-    k = content.clustering.k
-    with _figure(path, 0.75 * _GALLERY * len(names) + 1.2, 0.8 * k + 0.5) as figure:
-        panels = figure.subplots(k, len(names), squeeze=False)
+    lines = len(content.labels)
+    with _figure(path, 0.75 * _GALLERY * len(names) + 1.2, 0.8 * lines + 0.5) as figure:
+        panels = figure.subplots(lines, len(names), squeeze=False)
         for label, line in zip(content.labels, panels, strict=True):
             strips = _gallery_strips(content, names, label)
             for name, axes, strip in zip(names, line, strips, strict=True):
                 axes.imshow(strip)
                 axes.set_xticks([])
                 axes.set_yticks([])
-                if label == 1:
+                if label == content.labels[0]:
                     axes.set_title(name, fontsize=10)
             line[0].set_ylabel(content.name(label), fontsize=9, rotation=0, ha="right", va="center")
             for side in line[0].spines.values():
@@ -238,14 +227,13 @@ def _gallery_strips(content: Content, names: list[str], label: int) -> list[NDAr
     side = content.table.grids[0].patch_px
     gap = max(1, side // 16)
     strips = [np.full((side, _GALLERY * (side + gap) - gap, 3), 255, np.uint8) for _ in names]
-    for n, row in enumerate(representative_rows(content, label, _GALLERY)):
+    rows = np.flatnonzero(content.row_labels == label)
+    for n, row in enumerate(typical_rows(content.latents.values, rows, _GALLERY)):
         number = int(content.table.grid_id[row])
         grid = content.table.grids[number]
-        y, x = grid.centres[row - content.table.rows_of(number).start] / grid.mpp - side / 2
-        region = Region.of_pixels(top=y, left=x, rows=side, cols=side, mpp=grid.mpp)
-        od = content.stacks[grid.case].select(tuple(names)).read(region, grid.mpp).od
-        for i, strip in enumerate(strips):
-            patch = _as_rgb(od[i * CHANNELS : (i + 1) * CHANNELS])
+        region = patch_region(grid, int(row) - content.table.rows_of(number).start)
+        patches = patch_pictures(content.stacks[grid.case], tuple(names), region, grid.mpp)
+        for strip, patch in zip(strips, patches, strict=True):
             strip[:, n * (side + gap) : n * (side + gap) + side] = patch
     return strips
 
@@ -253,7 +241,9 @@ def _gallery_strips(content: Content, names: list[str], label: int) -> list[NDAr
 def _umap_picture(path: Path, content: Content) -> Path:
     assert content.embedding is not None
     coords, rows = content.embedding.coords, content.embedding.rows
-    colours = np.array([rgb(content.colour(n)) for n in content.labels]) / 255
+    colours = np.zeros((256, 3))
+    for label in content.labels:
+        colours[label] = np.array(rgb(content.colour(label))) / 255
     size = float(np.clip(20_000 / max(len(rows), 1), 0.3, 12))
     with _figure(path, 8, 6.5) as figure:
         axes = figure.subplots()
@@ -261,12 +251,12 @@ def _umap_picture(path: Path, content: Content) -> Path:
             coords[:, 0],
             coords[:, 1],
             s=size,
-            c=colours[content.clustering.assignments[rows]],
+            c=colours[content.row_labels[rows]],
             linewidths=0,
         )
         axes.set_xlabel("UMAP 1")
         axes.set_ylabel("UMAP 2")
-        axes.set_title(f"{len(rows):,} patches in {content.clustering.k} clusters")
+        axes.set_title(f"{len(rows):,} patches in {len(content.labels)} clusters")
         _legend(figure, content)
     return path
 

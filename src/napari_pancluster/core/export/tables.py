@@ -42,7 +42,7 @@ def _write(path: Path, header: Iterable[str], rows: Iterable[tuple[object, ...]]
 
 
 def _patch_rows(content: Content) -> Iterator[tuple[object, ...]]:
-    clustering, certainty = content.clustering, content.clustering.certainty
+    certainty = content.clustering.certainty
     umap = np.full((len(content.table), 2), np.nan)
     if content.embedding is not None:
         umap[content.embedding.rows] = content.embedding.coords
@@ -51,7 +51,7 @@ def _patch_rows(content: Content) -> Iterator[tuple[object, ...]]:
         for i, (row, col), (y, x) in zip(
             range(rows.start, rows.stop), grid.index, grid.centres, strict=True
         ):
-            label = int(clustering.labels[i])
+            label = int(content.row_labels[i])
             at = ["" if np.isnan(v) else f"{v:.4f}" for v in umap[i]]
             yield (
                 grid.case,
@@ -68,7 +68,7 @@ def _patch_rows(content: Content) -> Iterator[tuple[object, ...]]:
 
 def _cluster_rows(content: Content) -> Iterator[tuple[object, ...]]:
     for number, grid in enumerate(content.table.grids):
-        labels = content.clustering.labels[content.table.rows_of(number)]
+        labels = content.row_labels[content.table.rows_of(number)]
         counts = np.bincount(labels, minlength=content.clustering.k + 1)
         for label in content.labels:
             count = int(counts[label])

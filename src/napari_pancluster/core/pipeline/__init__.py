@@ -9,6 +9,7 @@ from napari_pancluster.core.pipeline.exporting import FORMATS, export
 from napari_pancluster.core.pipeline.mapping import embed_patches, map_clusters, select_clusters
 from napari_pancluster.core.pipeline.registering import map_points, register
 from napari_pancluster.core.pipeline.training import train_network
+from napari_pancluster.core.pipeline.viewing import open_results, save_edits
 
 __all__ = [
     "FORMATS",
@@ -18,8 +19,10 @@ __all__ = [
     "export",
     "map_clusters",
     "map_points",
+    "open_results",
     "register",
     "run_all",
+    "save_edits",
     "select_clusters",
     "step_states",
     "train_network",

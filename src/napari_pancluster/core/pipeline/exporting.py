@@ -12,7 +12,8 @@ from napari_pancluster.core.export.content import Content
 from napari_pancluster.core.export.images import write_label_images
 from napari_pancluster.core.export.tables import write_tables
 from napari_pancluster.core.pipeline.mapping import is_calibrated
-from napari_pancluster.core.pipeline.opening import chosen_run, open_stack, require
+from napari_pancluster.core.pipeline.opening import chosen_run, current, open_stack, require
+from napari_pancluster.core.pipeline.viewing import edits_of
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import Project
 
@@ -78,15 +79,9 @@ def open_content(project: Project, run: str | None = None) -> Content:
         table=table,
         latents=latents,
         clustering=clustering,
-        embedding=_current(project, f"embed/{run}", artefacts.read_embedding),
-        scores=_current(project, f"select-k/{run}", artefacts.read_scores),
+        edits=edits_of(project, run, clustering.k),
+        embedding=current(project, f"embed/{run}", artefacts.read_embedding),
+        scores=current(project, f"select-k/{run}", artefacts.read_scores),
         unit="µm" if is_calibrated(project) else "px",
         nominal=any(s.mpp_source == "nominal" for s in stains),
     )
-
-
-def _current(project: Project, key: str, read: Callable[[Path], Any]) -> Any:
-    found = project.artefact(key)
-    if found is None or project.is_stale(key):
-        return None
-    return read(project.folder(found))

@@ -130,3 +130,11 @@ def require(project: Project, key: str, remedy: str) -> Path:
             f"The {key.split('/')[0]} result of {project.root} is {state}. First: {remedy}"
         )
     return project.folder(found)
+
+
+def current(project: Project, key: str, read: Callable[[Path], R]) -> R | None:
+    """Return what an artefact holds, or None where it is missing or out of date."""
+    found = project.artefact(key)
+    if found is None or project.is_stale(key):
+        return None
+    return read(project.folder(found))

@@ -1,0 +1,327 @@
+"""What the user looks at now: the only mutable state, and the one truth of the selection.
+
+Layers, scatter and table write to it and draw from it. A write equal to the present value emits
+nothing, so that no view ever answers itself. For the GUI thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_pancluster.core.colouring import Colouring, colour_by, columns
+from napari_pancluster.core.edits import ClusterEdits, Operation
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.results import Results
+from napari_pancluster.core.selection import Combine, Mask, SelectionSummary, combine, connected
+
+_HISTORY = 300
+# What a click on the tissue picks.
+PICKS = ("patch", "area", "cluster")
+
+
+@dataclass(frozen=True)
+class _View:
+    """One step of the history: all that undo can bring back.
+
+    Attributes
+    ----------
+    k
+        Number of clusters looked at.
+    edits
+        Per k.
+    chosen
+        The selection, eight patches a byte.
+    """
+
+    k: int
+    edits: Mapping[int, ClusterEdits]
+    chosen: bytes
+
+
+class Session:
+    """What the user looks at now.
+
+    Attributes
+    ----------
+    project
+        The open project, if any.
+    results
+        Of its newest run, if it has a map.
+    case
+        Name of the case whose slides are shown.
+    """
+
+    project_changed = Signal()
+    results_changed = Signal()
+    case_changed = Signal()
+    clusters_changed = Signal()
+    selection_changed = Signal()
+    colouring_changed = Signal()
+    hover_changed = Signal()
+
+    def __init__(self) -> None:
+        self.project: Project | None = None
+        self.results: Results | None = None
+        self.case = ""
+        self._column = "Cluster"
+        self._hover: int | None = None
+        self._history: list[_View] = []
+        self._at = -1
+        self._selection: Mask = np.zeros(0, np.bool_)
+        self._labels: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._saved: dict[int, ClusterEdits] = {}
+
+    # Project and results
+
+    def show_project(self, project: Project | None) -> None:
+        """Look at a project; its results follow when they are read."""
+        same = self.project is not None and project is not None
+        same = same and self.project.root == project.root  # type: ignore[union-attr]
+        self.project = project
+        names = [c.name for c in project.state.cases] if project else []
+        if not same:
+            self.show_results(None)
+            self.case = names[0] if names else ""
+        self.project_changed.emit()
+        if not same:
+            self.case_changed.emit()
+
+    def show_results(self, results: Results | None) -> None:
+        """Look at results; the selection and the history start anew."""
+        self.results = results
+        self._hover = None
+        self._history, self._at = [], -1
+        count = len(results.table) if results else 0
+        self._selection = np.zeros(count, np.bool_)
+        self._labels = np.zeros(count, np.uint8)
+        self._column = "Cluster"
+        if results is not None:
+            self._saved = dict(results.edits)
+            chosen = np.packbits(self._selection).tobytes()
+            self._history, self._at = [_View(results.k, dict(results.edits), chosen)], 0
+            self._labels = results.labels(results.k, self.edits)
+        self.results_changed.emit()
+        self.clusters_changed.emit()
+        self.selection_changed.emit()
+
+    def show_embedding(self, results: Results) -> None:
+        """Lay the same patches out anew; selection, edits and history stay."""
+        self.results = results
+        self.results_changed.emit()
+
+    def show_case(self, case: str) -> None:
+        """Look at another case."""
+        if case != self.case:
+            self.case = case
+            self.case_changed.emit()
+
+    # Clusters
+
+    @property
+    def k(self) -> int:
+        """Number of clusters looked at; 0 without results."""
+        return self._view.k if self._history else 0
+
+    @property
+    def edits(self) -> ClusterEdits:
+        """What the user made of these clusters."""
+        return self._view.edits[self.k] if self._history else ClusterEdits(0)
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """(N,) label of every patch, after merges."""
+        return self._labels
+
+    @property
+    def shown(self) -> Mask | None:
+        """(N,) patches whose cluster is not hidden; None when all are shown."""
+        return self._shown(self.edits, self._labels)
+
+    def choose_k(self, k: int) -> None:
+        """Look at another number of clusters."""
+        if self.results is not None and k != self.k and k in self.results.ks:
+            edits = self._view.edits[k]
+            selection = self._without_hidden(edits, self.results.labels(k, edits), self._selection)
+            self._push(k, self._view.edits, selection)
+
+    def edit(self, operation: Operation) -> None:
+        """Rename, recolour, merge or hide.
+
+        Raises
+        ------
+        InputError
+            If the operation does not fit.
+        """
+        if self.results is None:
+            return
+        edits = self.edits.then(operation)
+        labels = self.results.labels(self.k, edits)
+        selection = self._without_hidden(edits, labels, self._selection)
+        self._push(self.k, {**self._view.edits, self.k: edits}, selection)
+
+    def unsaved_edits(self) -> list[ClusterEdits]:
+        """Return the edits that the project does not hold yet."""
+        if not self._history:
+            return []
+        return [e for k, e in self._view.edits.items() if self._saved.get(k) != e]
+
+    def mark_saved(self, edits: ClusterEdits) -> None:
+        """Take note that the project holds these edits."""
+        self._saved[edits.k] = edits
+
+    # Selection
+
+    @property
+    def selection(self) -> Mask:
+        """(N,) which patches are selected; not to be written to."""
+        return self._selection
+
+    @property
+    def summary(self) -> SelectionSummary:
+        """How much is selected."""
+        cell = self.results.cell_mm2 if self.results else None
+        return SelectionSummary.of(self._selection, self._labels, cell)
+
+    def select(self, mask: Mask, how: Combine = Combine.REPLACE) -> None:
+        """Select patches (N,); those of hidden clusters are left out."""
+        if self.results is None:
+            return
+        wanted = combine(self._selection, mask, how)
+        wanted = self._without_hidden(self.edits, self._labels, wanted)
+        if not np.array_equal(wanted, self._selection):
+            self._push(self.k, self._view.edits, wanted)
+
+    def select_none(self) -> None:
+        """Select nothing."""
+        self.select(np.zeros(len(self._selection), np.bool_))
+
+    def select_label(self, label: int, how: Combine = Combine.REPLACE) -> None:
+        """Select a whole cluster."""
+        self.select(self._labels == label, how)
+
+    def pick(self, row: int, what: str, how: Combine = Combine.REPLACE) -> None:
+        """Select what a click on a patch means: the patch, its area or its cluster."""
+        if self.results is None:
+            return
+        mask = np.zeros(len(self._selection), np.bool_)
+        if what == "patch":
+            mask[row] = True
+        elif what == "cluster":
+            mask = self._labels == self._labels[row]
+        else:
+            number, position = self.results.position(row)
+            grid = self.results.table.grids[number]
+            rows = self.results.table.rows_of(number)
+            image = grid.image(self._labels[rows]).astype(np.uint8)
+            line, column = grid.index[position]
+            piece = connected(image, (int(line), int(column)))
+            mask[rows] = piece[grid.index[:, 0], grid.index[:, 1]]
+        self.select(mask, how)
+
+    # Colours and the patch under the pointer
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the scatter can be coloured by."""
+        return columns(self.results) if self.results else ("Cluster",)
+
+    @property
+    def column(self) -> str:
+        """What the scatter is coloured by."""
+        return self._column
+
+    def colour_by(self, column: str) -> None:
+        """Colour the scatter by another column."""
+        if column != self._column and column in self.columns:
+            self._column = column
+            self.colouring_changed.emit()
+
+    @property
+    def colouring(self) -> Colouring | None:
+        """The scatter's colours."""
+        if self.results is None:
+            return None
+        return colour_by(
+            self.results, self._column, k=self.k, edits=self.edits, labels=self._labels
+        )
+
+    @property
+    def hover(self) -> int | None:
+        """Row of the patch under the pointer, wherever the pointer is."""
+        return self._hover
+
+    def point_at(self, row: int | None) -> None:
+        """Take note of the patch under the pointer."""
+        if row != self._hover:
+            self._hover = row
+            self.hover_changed.emit()
+
+    # History
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is something to undo."""
+        return self._at > 0
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether something was undone."""
+        return self._at < len(self._history) - 1
+
+    def undo(self) -> None:
+        """Go back one step."""
+        if self.can_undo:
+            self._go(self._at - 1)
+
+    def redo(self) -> None:
+        """Go forward one step."""
+        if self.can_redo:
+            self._go(self._at + 1)
+
+    @property
+    def _view(self) -> _View:
+        return self._history[self._at]
+
+    def _push(self, k: int, edits: Mapping[int, ClusterEdits], selection: Mask) -> None:
+        new = _View(k, edits, np.packbits(selection).tobytes())
+        before = self._view
+        self._history = [*self._history[: self._at + 1], new][-_HISTORY:]
+        self._at = len(self._history) - 1
+        self._show(before, selection)
+
+    def _go(self, at: int) -> None:
+        before, self._at = self._view, at
+        chosen = np.frombuffer(self._view.chosen, np.uint8)
+        self._show(before, np.unpackbits(chosen, count=len(self._selection)).view(np.bool_))
+
+    def _show(self, before: _View, selection: Mask) -> None:
+        assert self.results is not None
+        other = before.k != self.k or before.edits[self.k] != self.edits
+        if other:
+            self._labels = self.results.labels(self.k, self.edits)
+        changed = not np.array_equal(selection, self._selection)
+        self._selection = selection
+        if other:
+            self.clusters_changed.emit()
+        if changed or other:
+            self.selection_changed.emit()
+
+    @staticmethod
+    def _shown(edits: ClusterEdits, labels: NDArray[np.uint8]) -> Mask | None:
+        if not edits.hidden:
+            return None
+        table = np.ones(256, np.bool_)
+        table[list(edits.hidden)] = False
+        return table[labels]
+
+    @classmethod
+    def _without_hidden(
+        cls, edits: ClusterEdits, labels: NDArray[np.uint8], selection: Mask
+    ) -> Mask:
+        shown = cls._shown(edits, labels)
+        return selection if shown is None else selection & shown
