@@ -31,16 +31,11 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from napari_pancluster.core.cases import SlideEntry, entries_of_sheet, make_cases
 from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig, SynthConfig
-from napari_pancluster.core.pipeline import (
-    export,
-    map_clusters,
-    register,
-    select_clusters,
-    train_network,
-)
-from napari_pancluster.core.pipeline.exporting import open_content
+from napari_pancluster.core.pipeline.exporting import export, open_content
+from napari_pancluster.core.pipeline.mapping import map_clusters, select_clusters
 from napari_pancluster.core.pipeline.opening import open_stack
-from napari_pancluster.core.pipeline.registering import through
+from napari_pancluster.core.pipeline.registering import register, through
+from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.synth import synthesise

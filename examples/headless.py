@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_pancluster.core.cases import SlideEntry, make_cases
-from napari_pancluster.core.pipeline import export, run_all
+from napari_pancluster.core.pipeline.everything import run_all
+from napari_pancluster.core.pipeline.exporting import export
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
 from napari_pancluster.samples import pancreas

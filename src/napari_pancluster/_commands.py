@@ -48,7 +48,7 @@ def synth(options: Options, reporter: Reporter) -> Result:
 
 
 def info(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import describe_project, describe_slide
+    from napari_pancluster.core.pipeline.describe import describe_project, describe_slide
     from napari_pancluster.core.project import Project, project_path
 
     path = Path(options.path).expanduser()
@@ -58,7 +58,8 @@ def info(options: Options, reporter: Reporter) -> Result:
 
 
 def new(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.cases import entries_of_options, entries_of_sheet, make_cases
+    from napari_pancluster.core.cases import entries_of_options, entries_of_sheet
+    from napari_pancluster.core.pipeline.creating import create_project
     from napari_pancluster.core.project import Project
 
     if options.sheet and options.slide:
@@ -69,16 +70,35 @@ def new(options: Options, reporter: Reporter) -> Result:
         entries = entries_of_options(
             options.slide, options.mpp, case=options.case, reference=options.reference
         )
-    cases = make_cases(entries, uncalibrated=options.uncalibrated)
-    for stain in (s for case in cases for s in case.stains if s.mpp is None):
+    task = create_project(Path(options.project), entries, uncalibrated=options.uncalibrated)
+    project = Project.open(reporter.drive(task))
+    for stain in (s for case in project.state.cases for s in case.stains if s.mpp is None):
         reporter.warn(f"{stain.name} has no pixel size; register will estimate its scale.")
-    project = Project.create(Path(options.project), cases)
-    return {"project": str(project.root), "cases": [c.name for c in cases]}
+    return {"project": str(project.root), "cases": [c.name for c in project.state.cases]}
+
+
+def open_window(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.project import Project
+
+    project = Project.open(Path(options.project))
+    try:
+        import napari
+
+        from napari_pancluster._widgets.main import dock
+    except ImportError as error:
+        raise InputError(
+            f"napari cannot open a window here ({error}). Install a Qt binding: "
+            'pip install "napari-pancluster[all]"'
+        ) from error
+    viewer = napari.Viewer()
+    dock(viewer).open_project(project.root)
+    napari.run()
+    return {"project": str(project.root)}
 
 
 def register(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.cases import option_pairs
-    from napari_pancluster.core.pipeline import register
+    from napari_pancluster.core.pipeline.registering import register
 
     landmarks = option_pairs(options.landmarks, "--landmarks", "PAS=pairs.csv")
     task = register(
@@ -92,7 +112,7 @@ def register(options: Options, reporter: Reporter) -> Result:
 
 
 def points(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import map_points
+    from napari_pancluster.core.pipeline.registering import map_points
 
     return map_points(
         _open(options),
@@ -105,7 +125,7 @@ def points(options: Options, reporter: Reporter) -> Result:
 
 
 def train(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import train_network
+    from napari_pancluster.core.pipeline.training import train_network
 
     given = _given(options, TrainConfig)
     _config(TrainConfig, given)
@@ -113,7 +133,7 @@ def train(options: Options, reporter: Reporter) -> Result:
 
 
 def select_k(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import select_clusters
+    from napari_pancluster.core.pipeline.mapping import select_clusters
 
     config = _config(SelectConfig, _given(options, SelectConfig))
     stride = _config(MapConfig, _given(options, MapConfig))
@@ -123,28 +143,28 @@ def select_k(options: Options, reporter: Reporter) -> Result:
 
 
 def map(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import map_clusters
+    from napari_pancluster.core.pipeline.mapping import map_clusters
 
     config = _config(MapConfig, _given(options, MapConfig))
     return reporter.drive(map_clusters(_open(options), config, run=options.run, k=options.k))
 
 
 def embed(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import embed_patches
+    from napari_pancluster.core.pipeline.mapping import embed_patches
 
     config = _config(EmbedConfig, _given(options, EmbedConfig))
     return reporter.drive(embed_patches(_open(options), config, run=options.run))
 
 
 def export(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import export
+    from napari_pancluster.core.pipeline.exporting import export
 
     formats = [name.strip() for name in options.to.split(",") if name.strip()]
     return reporter.drive(export(_open(options), Path(options.target), formats, run=options.run))
 
 
 def run(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline import run_all
+    from napari_pancluster.core.pipeline.everything import run_all
 
     given = _given(options, TrainConfig)
     _config(TrainConfig, given)

@@ -1,4 +1,4 @@
-"""Core objects as napari layer tuples, without importing napari; the one place that knows its world.
+"""Core objects as napari layer tuples, without importing napari; this file alone knows its world.
 
 napari puts pixel centres on whole numbers, files put them on halves: the world's origin is the
 centre of the reference slide's first pixel, so world = µm - mpp / 2.
@@ -18,7 +18,9 @@ from napari_pancluster.core.stack import SlideStack
 
 LayerData = tuple[Any, dict[str, Any], str]
 SLIDE, MAP, SELECTION, OUTLINES, DENSITY = "slide", "map", "selection", "outlines", "density"
-_MAP_OPACITY, _SELECTION_OPACITY, _DENSITY_OPACITY = 0.55, 0.8, 0.8
+_MAP_OPACITY, _DENSITY_OPACITY = 0.55, 0.8
+# In the selection layer: what is selected, and the tissue that is not.
+SELECTED, VEILED = 1, 2
 
 
 def slide_layer(slide: Slide, name: str, **metadata: Any) -> LayerData:
@@ -91,10 +93,10 @@ def map_layer(
 def selection_layer(
     image: NDArray[np.uint8], grid: PatchGrid, reference: Slide, *, unit: str
 ) -> LayerData:
-    """Return the selected patches of a case as a labels layer of ones."""
+    """Return the selected patches of a case as a labels layer: `SELECTED` and `VEILED`."""
     options = {
         "name": "Selection",
-        "opacity": _SELECTION_OPACITY,
+        "opacity": 1.0,
         "metadata": {"pancluster": SELECTION, "case": grid.case},
         **_place_cells(grid, reference, unit),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_pancluster._layers import LayerData, slide_layer
+from napari_pancluster._reader import main_widget
 from napari_pancluster.samples import Sample, liver, pancreas
 
 
@@ -19,9 +20,14 @@ def open_pancreas() -> list[LayerData]:
 def _layers(sample: Sample) -> list[LayerData]:
     from napari_pancluster.core.slide import open_slide
 
+    main_widget()
     return [
         slide_layer(
-            open_slide(path).with_mpp(sample.mpp), f"{stain} ({sample.mpp:g} µm/px nominal)"
+            open_slide(path).with_mpp(sample.mpp),
+            f"{stain} ({sample.mpp:g} µm/px nominal)",
+            stain=stain,
+            nominal=True,
+            sample=sample.name,
         )
         for stain, path in sample.slides.items()
     ]

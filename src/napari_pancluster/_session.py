@@ -6,7 +6,7 @@ nothing, so that no view ever answers itself. For the GUI thread only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,21 @@ from psygnal import Signal
 
 from napari_pancluster.core.colouring import Colouring, colour_by, columns
 from napari_pancluster.core.edits import ClusterEdits, Operation
+from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
-from napari_pancluster.core.selection import Combine, Mask, SelectionSummary, combine, connected
+from napari_pancluster.core.selection import (
+    Combine,
+    Mask,
+    SelectionSummary,
+    combine,
+    connected,
+    inside,
+)
+from napari_pancluster.core.stack import SlideStack
 
 _HISTORY = 300
+_MOST_NAMED, _ALMOST_ALL = 3, 0.995
 # What a click on the tissue picks.
 PICKS = ("patch", "area", "cluster")
 
@@ -54,11 +64,18 @@ class Session:
         Of its newest run, if it has a map.
     case
         Name of the case whose slides are shown.
+    stack
+        Its slides.
+    how
+        What a new selection does to the one before.
+    pick_what
+        What a click on the tissue picks, one of `PICKS`.
     """
 
     project_changed = Signal()
     results_changed = Signal()
     case_changed = Signal()
+    stack_changed = Signal()
     clusters_changed = Signal()
     selection_changed = Signal()
     colouring_changed = Signal()
@@ -68,6 +85,9 @@ class Session:
         self.project: Project | None = None
         self.results: Results | None = None
         self.case = ""
+        self.stack: SlideStack | None = None
+        self.how = Combine.REPLACE
+        self.pick_what = PICKS[0]
         self._column = "Cluster"
         self._hover: int | None = None
         self._history: list[_View] = []
@@ -75,6 +95,8 @@ class Session:
         self._selection: Mask = np.zeros(0, np.bool_)
         self._labels: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._saved: dict[int, ClusterEdits] = {}
+        self._row_image: NDArray[np.generic] = np.full((1, 1), -1, np.int32)
+        self._rows_case: str | None = None
 
     # Project and results
 
@@ -87,6 +109,7 @@ class Session:
         if not same:
             self.show_results(None)
             self.case = names[0] if names else ""
+            self.show_stack(None)
         self.project_changed.emit()
         if not same:
             self.case_changed.emit()
@@ -94,7 +117,7 @@ class Session:
     def show_results(self, results: Results | None) -> None:
         """Look at results; the selection and the history start anew."""
         self.results = results
-        self._hover = None
+        self._hover, self._rows_case = None, None
         self._history, self._at = [], -1
         count = len(results.table) if results else 0
         self._selection = np.zeros(count, np.bool_)
@@ -114,11 +137,29 @@ class Session:
         self.results = results
         self.results_changed.emit()
 
+    def keep_k(self, k: int) -> None:
+        """Take note that the project's map has this number of clusters."""
+        if self.results is not None:
+            self.results = self.results.with_k(k)
+
     def show_case(self, case: str) -> None:
         """Look at another case."""
         if case != self.case:
             self.case = case
             self.case_changed.emit()
+
+    def show_stack(self, stack: SlideStack | None) -> None:
+        """Show these slides."""
+        self.stack = stack
+        self.stack_changed.emit()
+
+    @property
+    def unit(self) -> str:
+        """Unit of napari's world: "um", or "pixel" where the project is not calibrated."""
+        if self.project is None:
+            return "um"
+        sources = {s.mpp_source for c in self.project.state.cases for s in c.stains}
+        return "pixel" if "uncalibrated" in sources else "um"
 
     # Clusters
 
@@ -182,6 +223,11 @@ class Session:
         return self._selection
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """(256,) patches of every label."""
+        return np.bincount(self._labels, minlength=256)
+
+    @property
     def summary(self) -> SelectionSummary:
         """How much is selected."""
         cell = self.results.cell_mm2 if self.results else None
@@ -196,19 +242,40 @@ class Session:
         if not np.array_equal(wanted, self._selection):
             self._push(self.k, self._view.edits, wanted)
 
+    def select_outlined(
+        self, outline: NDArray[np.floating], how: Combine = Combine.REPLACE
+    ) -> None:
+        """Select the patches of the case whose centres lie in an outline (V, 2) in µm."""
+        if self.results is None:
+            return
+        number = self.results.grid_number(self.case)
+        mask = np.zeros(len(self._selection), np.bool_)
+        mask[self.results.table.rows_of(number)] = inside(
+            self.results.table.grids[number].centres, outline
+        )
+        self.select(mask, how)
+
+    def select_in_scatter(
+        self, outline: NDArray[np.floating], how: Combine = Combine.REPLACE
+    ) -> None:
+        """Select the patches whose points lie in an outline (V, 2) of the scatter's plane."""
+        self.select(inside(self.coords, outline), how)
+
     def select_none(self) -> None:
         """Select nothing."""
         self.select(np.zeros(len(self._selection), np.bool_))
 
-    def select_label(self, label: int, how: Combine = Combine.REPLACE) -> None:
-        """Select a whole cluster."""
-        self.select(self._labels == label, how)
+    def select_labels(self, labels: Collection[int]) -> None:
+        """Select some clusters as a whole, and nothing else."""
+        table = np.zeros(256, np.bool_)
+        table[list(labels)] = True
+        self.select(table[self._labels])
 
-    def pick(self, row: int, what: str, how: Combine = Combine.REPLACE) -> None:
+    def pick(self, row: int, how: Combine = Combine.REPLACE) -> None:
         """Select what a click on a patch means: the patch, its area or its cluster."""
         if self.results is None:
             return
-        mask = np.zeros(len(self._selection), np.bool_)
+        what, mask = self.pick_what, np.zeros(len(self._selection), np.bool_)
         if what == "patch":
             mask[row] = True
         elif what == "cluster":
@@ -223,7 +290,75 @@ class Session:
             mask[rows] = piece[grid.index[:, 0], grid.index[:, 1]]
         self.select(mask, how)
 
+    # The map of the case that is shown
+
+    @property
+    def grid(self) -> PatchGrid | None:
+        """Cells of the case that is shown; None without results."""
+        if self.results is None:
+            return None
+        return self.results.table.grids[self.results.grid_number(self.case)]
+
+    def label_image(self) -> NDArray[np.uint8]:
+        """Return the labels of the case's cells; 0 is background."""
+        return self._image(self._labels)
+
+    def selection_image(self) -> NDArray[np.uint8]:
+        """Return 1 for the selected cells of the case, and 2 for the others while there are any."""
+        if not self._selection.any():
+            return self._image(np.zeros(len(self._selection), np.uint8))
+        return self._image(2 - self._selection.view(np.uint8))
+
+    def row_at(self, cell: tuple[int, int]) -> int | None:
+        """Return the row of a cell of the case, or None where it is no tissue."""
+        if self.results is None or self.grid is None:
+            return None
+        if self._rows_case != self.case:
+            first = int(self.results.table.case_offsets[self.results.grid_number(self.case)])
+            count = len(self.grid.index)
+            numbers = np.arange(first, first + count, dtype=np.int32)
+            self._row_image = self.grid.image(numbers, background=-1)
+            self._rows_case = self.case
+        row = int(self._row_image[cell])
+        return row if row >= 0 else None
+
+    def _image(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self.results is None or self.grid is None:
+            return np.zeros((1, 1), np.uint8)
+        rows = self.results.table.rows_of(self.results.grid_number(self.case))
+        return self.grid.image(values[rows]).astype(np.uint8, copy=False)
+
     # Colours and the patch under the pointer
+
+    @property
+    def coords(self) -> NDArray[np.float32]:
+        """(N, 2) points of the scatter."""
+        return self.results.coords if self.results else np.zeros((0, 2), np.float32)
+
+    def selection_in_words(self) -> str:
+        """Return how much is selected and of which clusters, for people."""
+        summary = self.summary
+        if summary.patches == 0:
+            return "Nothing selected"
+        area = f" · {summary.area_mm2:.3g} mm²" if summary.area_mm2 is not None else ""
+        most = sorted(self.edits.labels, key=summary.share, reverse=True)[:_MOST_NAMED]
+        shares = [f"{self.edits.name(n)} {summary.share(n):.0%}" for n in most if summary.share(n)]
+        more = "" if sum(map(summary.share, most)) > _ALMOST_ALL else ", …"
+        return f"{summary.patches:,} patches{area} · {', '.join(shares)}{more}"
+
+    def patch_in_words(self, row: int) -> str:
+        """Return what is known of a patch, for people."""
+        assert self.results is not None
+        number, position = self.results.position(row)
+        grid = self.results.table.grids[number]
+        y, x = grid.centres[position]
+        certainty = self.results.certainty[self.k][row] / 255
+        case = f"{grid.case} · " if len(self.results.table.grids) > 1 else ""
+        unit = "µm" if self.unit == "um" else "px"
+        return (
+            f"{case}{self.edits.name(int(self._labels[row]))} (certainty {certainty:.0%}) "
+            f"at x {x:,.0f}, y {y:,.0f} {unit}"
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_pancluster.core.clustering import Clustering, Latents, cluster, encode
+from napari_pancluster.core.clustering import cluster, encode
 from napari_pancluster.core.config import MapConfig
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
+from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import make_grid
-from napari_pancluster.core.pipeline import export, map_clusters, train_network
-from napari_pancluster.core.pipeline.mapping import checkpoint_of
+from napari_pancluster.core.pipeline.exporting import export
+from napari_pancluster.core.pipeline.mapping import checkpoint_of, map_clusters
 from napari_pancluster.core.pipeline.opening import open_stack
+from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.tissue import TissueMask

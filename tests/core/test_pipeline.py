@@ -16,16 +16,12 @@ from PIL import Image
 
 from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig
 from napari_pancluster.core.errors import InputError, ProjectError, SlideError
-from napari_pancluster.core.pipeline import (
-    export,
-    map_clusters,
-    register,
-    run_all,
-    select_clusters,
-    step_states,
-    train_network,
-)
-from napari_pancluster.core.pipeline.everything import _fitting_run
+from napari_pancluster.core.pipeline.describe import step_states
+from napari_pancluster.core.pipeline.everything import _fitting_run, run_all
+from napari_pancluster.core.pipeline.exporting import export
+from napari_pancluster.core.pipeline.mapping import map_clusters, select_clusters
+from napari_pancluster.core.pipeline.registering import register
+from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
 

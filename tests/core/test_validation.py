@@ -8,9 +8,9 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import make_blobs
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
 
-from napari_pancluster.core.clustering import Clustering
 from napari_pancluster.core.config import SelectConfig
 from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.latents import Clustering
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.validation import _indices, dunn, select_k, suggest
 

@@ -11,10 +11,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_pancluster.core.clustering import Clustering, Latents
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
 from napari_pancluster.core.errors import PanclusterError, ProjectError
+from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchGrid, PatchTable
 from napari_pancluster.core.tissue import TissueMask
 from napari_pancluster.core.transform import Transform

@@ -80,7 +80,7 @@ def _by_case(results: Results) -> Colouring:
     return Colouring((results.table.grid_id % 255 + 1).astype(np.uint8), colours)
 
 
-def _by_number(values: NDArray[np.floating]) -> Colouring:
+def _by_number(values: NDArray[np.float32]) -> Colouring:
     from matplotlib import colormaps
 
     low, high = (float(v) for v in np.percentile(values, _TAILS))
@@ -91,17 +91,18 @@ def _by_number(values: NDArray[np.floating]) -> Colouring:
 
 
 def _certainty(results: Results, k: int) -> NDArray[np.float32]:
-    return results.certainty[k].astype(np.float32) / 255
+    return np.asarray(results.certainty[k] / 255, np.float32)
 
 
-def _centre(axis: int) -> Callable[[Results, int], NDArray[np.floating]]:
-    def values(results: Results, k: int) -> NDArray[np.floating]:
-        return np.concatenate([g.centres[:, axis] for g in results.table.grids])
+def _centre(axis: int) -> Callable[[Results, int], NDArray[np.float32]]:
+    def values(results: Results, k: int) -> NDArray[np.float32]:
+        centres = [g.centres[:, axis] for g in results.table.grids]
+        return np.concatenate(centres).astype(np.float32)
 
     return values
 
 
-_NUMBERS: dict[str, Callable[[Results, int], NDArray[np.floating]]] = {
+_NUMBERS: dict[str, Callable[[Results, int], NDArray[np.float32]]] = {
     "Certainty": _certainty,
     "Position left to right": _centre(1),
     "Position top to bottom": _centre(0),

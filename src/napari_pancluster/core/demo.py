@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_pancluster.core.cases import SlideEntry, make_cases
-from napari_pancluster.core.pipeline import FORMATS, export, run_all
+from napari_pancluster.core.pipeline.everything import run_all
+from napari_pancluster.core.pipeline.exporting import FORMATS, export
 from napari_pancluster.core.progress import Task
 from napari_pancluster.core.project import Project, project_path
 from napari_pancluster.samples import Sample, liver

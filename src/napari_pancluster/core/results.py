@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
+from napari_pancluster.core.gallery import patch_pictures, patch_region, typical_rows
 from napari_pancluster.core.patches import PatchTable
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.validation import ValidationScores
@@ -67,14 +69,43 @@ class Results:
         """Numbers of clusters there are, in rising order."""
         return tuple(sorted(self.assignments))
 
+    @property
+    def stain_names(self) -> tuple[str, ...]:
+        """Stains that can be read in at least one case."""
+        return tuple(dict.fromkeys(n for s in self.stacks.values() for n in s.registered))
+
+    @cached_property
+    def coords(self) -> NDArray[np.float32]:
+        """(N, 2) place of every patch in the scatter; NaN for a patch that has none."""
+        rows = self.embedding.rows
+        if len(rows) == len(self.table) and bool((np.diff(rows) == 1).all()):
+            return self.embedding.coords
+        coords = np.full((len(self.table), 2), np.nan, np.float32)
+        coords[rows] = self.embedding.coords
+        return coords
+
     def labels(self, k: int, edits: ClusterEdits) -> NDArray[np.uint8]:
         """Return (N,) the label of every patch, after the user's merges."""
         # A lookup by base assignment: one pass and no N-sized temporary of another type.
         return edits.lookup[1:][self.assignments[k]]
 
-    def with_embedding(self, embedding: Embedding, name: str) -> Results:
-        """Return the results laid out anew."""
-        return replace(self, embedding=embedding, embedding_name=name)
+    def same_patches(self, other: Results) -> bool:
+        """Return whether the other results speak of the same patches of the same run."""
+        mine, theirs = self.table.grids, other.table.grids
+        return (
+            self.run == other.run
+            and len(mine) == len(theirs)
+            and all(
+                a.case == b.case and a.mpp == b.mpp and np.array_equal(a.index, b.index)
+                for a, b in zip(mine, theirs, strict=True)
+            )
+            and self.ks == other.ks
+            and all(np.array_equal(self.assignments[k], other.assignments[k]) for k in self.ks)
+        )
+
+    def with_k(self, k: int) -> Results:
+        """Return the results after another k was made the project's map."""
+        return replace(self, k=k)
 
     def position(self, row: int) -> tuple[int, int]:
         """Return which grid a row belongs to, and where in its index it stands."""
@@ -84,3 +115,37 @@ class Results:
     def grid_number(self, case: str) -> int:
         """Return the number of a case's grid."""
         return [g.case for g in self.table.grids].index(case)
+
+
+def patches_of(
+    results: Results, rows: Sequence[int], names: tuple[str, ...] = ()
+) -> list[list[NDArray[np.uint8]]]:
+    """Return the patches of some rows, each in every stain named (default: all of its case)."""
+    columns = []
+    for row in rows:
+        number, position = results.position(row)
+        grid = results.table.grids[number]
+        stack = results.stacks[grid.case]
+        region = patch_region(grid, position)
+        columns.append(patch_pictures(stack, names or stack.registered, region, grid.mpp))
+    return columns
+
+
+def typical_patches(
+    results: Results, labels: NDArray[np.uint8], label: int, count: int
+) -> tuple[list[int], tuple[str, ...], list[list[NDArray[np.uint8]]]]:
+    """Return a cluster's most typical patches.
+
+    Parameters
+    ----------
+    labels
+        (N,) of all patches.
+
+    Returns
+    -------
+    rows, stains, patches
+        Per row, the patch in every stain.
+    """
+    found = typical_rows(results.latents, np.flatnonzero(labels == label), count)
+    rows, names = [int(row) for row in found], results.stain_names
+    return rows, names, patches_of(results, rows, names)

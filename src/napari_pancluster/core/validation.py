@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pancluster.core.clustering import Clustering
 from napari_pancluster.core.config import SelectConfig
 from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.latents import Clustering
 from napari_pancluster.core.progress import Progress, Task
 
 BETTER: dict[str, Literal["higher", "lower"]] = {

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pancluster.core.clustering import Clustering, Latents
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
+from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchTable
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.validation import ValidationScores

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_pancluster.core.pipeline.opening import registration_key
+from napari_pancluster.core.pipeline.registering import registration_results
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.slide import open_slide
 
@@ -79,3 +80,44 @@ def _worst(states: list[State]) -> State:
         if state in states:
             return state
     return "done"
+
+
+def steps_in_words(project: Project) -> dict[str, tuple[State, str]]:
+    """Return, step by step, where it stands and what there is to know, for people."""
+    states = step_states(project)
+    runs = project.runs()
+    trained = project.artefact(f"train/{runs[-1]}") if runs else None
+    mapped = project.artefact(f"map/{runs[-1]}") if runs else None
+    done = {
+        "register": _registered_in_words(project),
+        "train": trained_in_words(trained.summary) if trained else "",
+        "map": f"Mapped with {mapped.summary['k']} clusters." if mapped else "",
+        "select-k": "The validation indices are computed.",
+        "embed": "The UMAP is computed.",
+    }
+    words = {
+        "missing": "Not done yet.",
+        "stale": "Out of date: what it was made from has changed. Do it again.",
+    }
+    return {step: (state, words.get(state, done[step])) for step, state in states.items()}
+
+
+def trained_in_words(summary: dict[str, Any]) -> str:
+    """Return what a training run was, for people."""
+    config = summary["config"]
+    return (
+        f"Trained {summary['epochs']} epochs on {config['patch_px']} px patches at "
+        f"{summary['mpp']:.3g} µm/px ({', '.join(summary['stains'])}; {summary['device']})."
+    )
+
+
+def _registered_in_words(project: Project) -> str:
+    results = registration_results(project, [c.name for c in project.state.cases])
+    if not results:
+        return "One stain only: nothing to register."
+    counts = {
+        status: sum(r["status"] == status for r in results)
+        for status in ("ok", "doubtful", "failed")
+    }
+    found = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"Registered: {found}."

@@ -88,6 +88,17 @@ def run_all(
     return results
 
 
+def train_and_map(
+    project: Project, given: Mapping[str, Any], map_config: MapConfig, *, resume: bool = False
+) -> Task[dict[str, Any]]:
+    """Train, judge every k, and map with the k asked for or suggested."""
+    trained = yield from train_network(project, given, resume=resume)
+    run = trained["run"]
+    if project.artefact(f"select-k/{run}") is None:
+        yield from select_clusters(project, SelectConfig(), map_config, run=run)
+    return (yield from map_clusters(project, map_config, run=run))
+
+
 def _unless_done(
     project: Project,
     step: str,

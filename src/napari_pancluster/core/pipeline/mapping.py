@@ -10,10 +10,11 @@ import numpy as np
 
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint
-from napari_pancluster.core.clustering import Clustering, Latents, cluster, encode
+from napari_pancluster.core.clustering import cluster, encode
 from napari_pancluster.core.config import EmbedConfig, MapConfig, SelectConfig
 from napari_pancluster.core.embedding import embed
 from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchTable, make_grid
 from napari_pancluster.core.pipeline.opening import (
     atomic,

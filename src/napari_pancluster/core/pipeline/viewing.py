@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from napari_pancluster.core import artefacts
-from napari_pancluster.core.clustering import Latents, cluster
+from napari_pancluster.core.clustering import cluster
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import pca
+from napari_pancluster.core.latents import Latents
 from napari_pancluster.core.pipeline.mapping import checkpoint_of, is_calibrated
 from napari_pancluster.core.pipeline.opening import chosen_run, current, open_stack, require
 from napari_pancluster.core.progress import Progress, Task

@@ -1,0 +1,1 @@
+"""The window: panels, scatter and jobs. Collects, calls and shows; computes nothing."""

@@ -1,0 +1,169 @@
+"""Slow work beside the window: one job at a time, with progress, Cancel and errors in words."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QCoreApplication, QObject, Signal
+
+from napari_pancluster.core.errors import PanclusterError
+from napari_pancluster.core.progress import Task
+
+_log = logging.getLogger(__name__)
+_INTERVAL_S = 0.1
+_MEMORY = (
+    "There is not enough memory. Close other programs, use a smaller batch (Train, more settings), "
+    "or choose the CPU as device."
+)
+
+
+@dataclass
+class Job:
+    """A piece of slow work.
+
+    Attributes
+    ----------
+    title
+        For the user.
+    make_task
+        Called in the worker; makes the task from frozen inputs.
+    done
+        Called in the window's thread with the result.
+    quiet
+        Housekeeping: nobody is asked before it is stopped.
+    """
+
+    title: str
+    make_task: Callable[[], Task[Any]]
+    done: Callable[[Any], object]
+    quiet: bool = False
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How a job ended. A value, because napari loses errors that a worker raises."""
+
+    result: Any = None
+    error: str = ""
+    cancelled: bool = False
+
+
+class Jobs(QObject):
+    """Runs jobs in a napari worker, one after the other."""
+
+    changed = Signal()
+    progressed = Signal(object)
+    failed = Signal(str)
+    cancelled = Signal(str)
+    succeeded = Signal(str)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._current: Job | None = None
+        self._waiting: deque[Job] = deque()
+
+    @property
+    def current(self) -> Job | None:
+        """The job that is running."""
+        return self._current
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs that the user asked for."""
+        return self._current is not None and not self._current.quiet
+
+    def start(self, job: Job) -> None:
+        """Run a job now, or after those that were asked for before."""
+        self._waiting.append(job)
+        self._next()
+
+    def cancel(self) -> None:
+        """Ask the running job to stop at its next step; the project stays as it was."""
+        if self._current is not None:
+            self._current.cancelled.set()
+            self.changed.emit()
+
+    def stop(self, patience_s: float = 30.0) -> bool:
+        """Stop everything and wait for it; return whether it stopped in time."""
+        self._waiting.clear()
+        deadline = time.monotonic() + patience_s
+        while self._current is not None and time.monotonic() < deadline:
+            self._current.cancelled.set()
+            QCoreApplication.processEvents()
+            time.sleep(0.01)
+        return self._current is None
+
+    def _next(self) -> None:
+        if self._current is not None or not self._waiting:
+            return
+        self._current = job = self._waiting.popleft()
+        worker = create_worker(_drive, job)
+        worker.yielded.connect(self.progressed)
+        worker.returned.connect(self._end)
+        self.changed.emit()
+        worker.start()
+
+    def _end(self, outcome: _Outcome) -> None:
+        job, self._current = self._current, None
+        assert job is not None
+        self.changed.emit()
+        if outcome.error:
+            self.failed.emit(outcome.error)
+        elif outcome.cancelled:
+            self.cancelled.emit(job.title)
+        else:
+            if not job.quiet:
+                self.succeeded.emit(job.title)
+            job.done(outcome.result)
+        self._next()
+
+
+def _drive(job: Job) -> Task[_Outcome]:
+    """Drive a job's task in the worker; every error becomes part of the outcome."""
+    stage, shown = "", 0.0
+    task: Task[Any] | None = None
+    try:
+        task = job.make_task()
+        while not job.cancelled.is_set():
+            try:
+                progress = next(task)
+            except StopIteration as stop:
+                return _Outcome(result=stop.value)
+            now = time.monotonic()
+            if progress.stage != stage or now - shown >= _INTERVAL_S:
+                stage, shown = progress.stage, now
+                yield progress
+        return _Outcome(cancelled=True)
+    # The border between the science and the window: whatever is raised must reach the user.
+    except Exception as error:
+        return _Outcome(error=sentence(error))
+    finally:
+        if task is not None:
+            task.close()
+
+
+def sentence(error: Exception) -> str:
+    """Return what went wrong and what helps, for a person."""
+    if isinstance(error, PanclusterError):
+        return str(error)
+    _log.error("A job failed", exc_info=error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return _MEMORY
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "The disk is full. Free some space and try again; the project is as it was."
+    if isinstance(error, OSError):
+        what = error.filename or "A file"
+        return f"{what}: {error.strerror or error}. Check the path, its permissions and the disk."
+    return (
+        f"Something unforeseen happened ({type(error).__name__}: {error}). The project is as it "
+        "was; the terminal has the details, please report them."
+    )

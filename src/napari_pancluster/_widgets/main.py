@@ -1,0 +1,335 @@
+"""The main widget: the panels in the order of the work, and the foot that says what runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import napari
+from napari.settings import get_plugin_settings
+from napari.viewer import Viewer
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QMessageBox,
+    QPushButton,
+    QScrollArea,
+    QSplitter,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_pancluster._session import Session
+from napari_pancluster._widgets.clusters import ClustersPanel
+from napari_pancluster._widgets.jobbar import JobBar
+from napari_pancluster._widgets.jobs import Jobs
+from napari_pancluster._widgets.slides import SlidesPanel
+from napari_pancluster._widgets.steps import ExportPanel, RegisterPanel, TrainPanel
+from napari_pancluster._widgets.tissue import TissueView
+from napari_pancluster._widgets.work import Work
+from napari_pancluster.core.config import MapConfig, RegisterConfig
+from napari_pancluster.core.pipeline.describe import steps_in_words
+
+PLUGIN, TITLE = "napari-pancluster", "PanCluster"
+_MARKS = {"done": "✓ ", "stale": "! ", "missing": ""}
+_TABS = ("Slides", "Register", "Train", "Clusters", "Export")
+_TIPS = (
+    "Which slides make a case",
+    "Bring the stains into one frame",
+    "Learn the tissue and map it",
+    "Look at the clusters, name and merge them",
+    "Write maps, tables and pictures",
+)
+_HIDE_KEY = "h"
+_WIDTH, _SCATTER_SHARE, _SETTLE_MS = 410, 0.36, 600
+
+
+class MainWidget(QWidget):
+    """PanCluster in napari.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer it works in.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        settings = _settings()
+        self.session = Session()
+        self.jobs = Jobs(self)
+        self.work = Work(self.session, self.jobs)
+        self.tissue = TissueView(napari_viewer, self.session, cache_mb=settings["cache_mb"])
+        self.bar = JobBar(self.jobs)
+        self.slides = SlidesPanel(napari_viewer, self.session, self.work)
+        self.register = RegisterPanel(self.session, self.work, self.jobs)
+        presets = {name: settings[name] for name in ("device", "seed")}
+        self.train = TrainPanel(self.session, self.work, self.jobs, presets)
+        self.clusters = ClustersPanel(self.session, self.tissue)
+        self.export = ExportPanel(self.session, self.work, self.jobs)
+        self.scatter: Any = None
+        self.patch: Any = None
+        self._watched: QObject | None = None
+        self._closed = False
+        self._build()
+        self._connect()
+        self._on_project()
+
+    def open_project(self, path: Path) -> bool:
+        """Open a project; return whether it could be."""
+        return self.work.open_project(path)
+
+    def show_panel(self, name: str) -> None:
+        """Bring a panel to the front."""
+        self.tabs.setCurrentIndex(_TABS.index(name))
+
+    # Building
+
+    def _build(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(2, 2, 2, 2)
+        layout.setSpacing(2)
+        head = QFrame()
+        line = QHBoxLayout(head)
+        line.setContentsMargins(6, 2, 2, 2)
+        self._next = QLabel()
+        self._next.setWordWrap(True)
+        self._do = QPushButton()
+        self._all = QPushButton("Do all steps")
+        self._all.setToolTip("Register, train, choose k, map and lay out: all that is missing.")
+        line.addWidget(self._next, stretch=1)
+        line.addWidget(self._do)
+        line.addWidget(self._all)
+        layout.addWidget(head)
+        self.tabs = QTabWidget()
+        self.tabs.setUsesScrollButtons(False)
+        panels = (self.slides, self.register, self.train, self.clusters, self.export)
+        for name, tip, panel in zip(_TABS, _TIPS, panels, strict=True):
+            scroll = QScrollArea()
+            scroll.setWidgetResizable(True)
+            scroll.setFrameShape(QFrame.Shape.NoFrame)
+            scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+            scroll.setWidget(panel)
+            index = self.tabs.addTab(scroll, name)
+            self.tabs.setTabToolTip(index, tip)
+        layout.addWidget(self.tabs, stretch=1)
+        note = QLabel("Research use only")
+        note.setAlignment(Qt.AlignmentFlag.AlignRight)
+        note.setEnabled(False)
+        layout.addWidget(self.bar)
+        layout.addWidget(note)
+        self.setMinimumWidth(330)
+
+    def _connect(self) -> None:
+        self._do.clicked.connect(self._on_do)
+        self._all.clicked.connect(self._on_all)
+        self.session.project_changed.connect(self._on_project)
+        self.session.results_changed.connect(self._on_results)
+        self.jobs.changed.connect(self._on_project)
+        self.work.warned.connect(self.bar.complain)
+        for panel in (self.slides, self.register, self.train, self.clusters, self.export):
+            panel.complained.connect(self.bar.complain)
+        for keys, call in (
+            (QKeySequence.StandardKey.Undo, self.session.undo),
+            (QKeySequence("Ctrl+Shift+Z"), self.session.redo),
+        ):
+            shortcut = QShortcut(keys, self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(call)
+        self.viewer.bind_key(_HIDE_KEY, self._on_hide_key, overwrite=True)
+
+    def _make_scatter(self) -> None:
+        """Dock the scatter when there is something to show: vispy takes a moment."""
+        from napari_pancluster._widgets.patches import PatchView
+        from napari_pancluster._widgets.scatter import ScatterWidget
+
+        self.scatter = ScatterWidget(self.session)
+        self.scatter.flown_to.connect(self.tissue.fly_to)
+        self.patch = PatchView(self.session)
+        self.patch.loader.failed.connect(self.bar.complain)
+        self.clusters.gallery.loader.failed.connect(self.bar.complain)
+        both = QSplitter(Qt.Orientation.Horizontal)
+        both.addWidget(self.scatter)
+        both.addWidget(self.patch)
+        both.setStretchFactor(0, 3)
+        both.setStretchFactor(1, 2)
+        self.viewer.window.add_dock_widget(both, name="PanCluster scatter", area="bottom")
+        window = self.window()
+        if isinstance(window, QMainWindow):
+            # The panels keep their full height; the scatter lies under layers and tissue.
+            window.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
+            # The docks take room from the tissue; it is shown whole again.
+            QTimer.singleShot(_SETTLE_MS, self.viewer.reset_view)
+            height = round(window.height() * _SCATTER_SHARE)
+            window.resizeDocks([_dock_of(both)], [height], Qt.Orientation.Vertical)
+
+    # What changed
+
+    def showEvent(self, event: Any) -> None:
+        """Watch the window, to ask before it closes over running work."""
+        super().showEvent(event)
+        window = self.window()
+        if self._watched is not window:
+            self._watched = window
+            if isinstance(window, QMainWindow):
+                window.resizeDocks([_dock_of(self)], [_WIDTH], Qt.Orientation.Horizontal)
+            window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask before the window closes while something runs."""
+        if watched is self._watched and event.type() == QEvent.Type.Close and not self._closed:
+            if not self.may_close():
+                event.ignore()
+                return True
+            self.close_session()
+        return False
+
+    def may_close(self) -> bool:
+        """Return whether the window may close; asks where work would be lost."""
+        job = self.jobs.current
+        if not self.jobs.busy or job is None:
+            return True
+        answer = QMessageBox.question(
+            self,
+            "Stop and close?",
+            f"{job.title} is still running. Stop it and close the window? "
+            "The project stays as it was before this step.",
+        )
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def close_session(self) -> None:
+        """Stop all work, keep what is not kept yet, and let go of the viewer."""
+        if self._closed:
+            return
+        self._closed = True
+        self.jobs.stop()
+        self.work.finish()
+        for part in (self.slides, self.register, self.train, self.clusters, self.export):
+            part.close_session()
+        for part in (self.scatter, self.patch):
+            if part is not None:
+                part.close_session()
+        self.tissue.close()
+        self.viewer.bind_key(_HIDE_KEY, None, overwrite=True)
+
+    def _on_project(self) -> None:
+        project = self.session.project
+        steps = steps_in_words(project) if project else {}
+        idle = not self.jobs.busy
+        for tab, step in ((1, "register"), (2, "train"), (3, "map")):
+            state = steps[step][0] if project else "missing"
+            self.tabs.setTabText(tab, _MARKS[state] + _TABS[tab])
+        self.tabs.setTabText(0, _MARKS["done" if project else "missing"] + _TABS[0])
+        for panel, step in ((self.register, "register"), (self.train, "train")):
+            panel.say_state(steps[step][1] if project else "First: open slides or a project.")
+        self.export.say_state(
+            steps["map"][1]
+            if project
+            else "There is something to export once the tissue is mapped."
+        )
+        following = next((s for s in _VERBS if project and steps[s][0] != "done"), None)
+        self._following = following
+        self._next.setText(_what_next(project, following))
+        self._do.setVisible(following is not None)
+        self._do.setText(_VERBS.get(following or "", ""))
+        self._all.setVisible(following is not None)
+        for button in (self._do, self._all):
+            button.setEnabled(idle)
+
+    def _on_results(self) -> None:
+        if self.session.results is not None:
+            if self.scatter is None:
+                self._make_scatter()
+            self.show_panel("Clusters")
+
+    # What the user does
+
+    def _on_do(self) -> None:
+        if self._following == "register":
+            self.work.register(RegisterConfig())
+        elif self._following == "train":
+            self.work.train(self.train.given, MapConfig())
+        elif self._following == "map":
+            self.work.map(MapConfig(), None)
+        elif self._following == "embed":
+            self.work.embed()
+
+    def _on_all(self) -> None:
+        self.work.everything(self.train.given)
+
+    def _on_hide_key(self, viewer: Viewer) -> None:
+        self.tissue.toggle_map()
+
+
+_VERBS = {
+    "register": "Register",
+    "train": "Train and map",
+    "map": "Map",
+    "embed": "Compute UMAP",
+}
+
+
+def _dock_of(widget: QWidget) -> QWidget:
+    """Return the dock around a widget; napari hands out proxies that Qt does not take."""
+    while widget.parentWidget() is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parentWidget()
+    return widget
+
+
+def _what_next(project: Any, following: str | None) -> str:
+    if project is None:
+        return "<b>Next:</b> open slides, a sample or a project."
+    if following is None:
+        return "<b>All done.</b> Explore the clusters, then export."
+    return f"<b>Next:</b> {_VERBS[following].lower().replace('umap', 'UMAP')}."
+
+
+def _settings() -> dict[str, Any]:
+    """Return the values of the settings page."""
+    page = get_plugin_settings(PLUGIN).general
+    return {"device": page.device, "cache_mb": page.cache_mb, "seed": page.seed}
+
+
+def dock(viewer: Viewer) -> MainWidget:
+    """Dock the main widget, or find it where it is docked already."""
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, TITLE)
+    return widget
+
+
+def show_panel(name: str) -> None:
+    """Bring a panel of the present viewer to the front."""
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        dock(viewer).show_panel(name)
+
+
+def show_slides() -> None:
+    """Menu: the panel Slides."""
+    show_panel("Slides")
+
+
+def show_register() -> None:
+    """Menu: the panel Register."""
+    show_panel("Register")
+
+
+def show_train() -> None:
+    """Menu: the panel Train."""
+    show_panel("Train")
+
+
+def show_clusters() -> None:
+    """Menu: the panel Clusters."""
+    show_panel("Clusters")
+
+
+def show_export() -> None:
+    """Menu: the panel Export."""
+    show_panel("Export")

@@ -1,0 +1,295 @@
+"""The napari side of the session: layers over the tissue, and what is clicked there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels, Layer, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+from napari.viewer import Viewer
+from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
+
+from napari_pancluster import _layers
+from napari_pancluster._session import Session
+from napari_pancluster.core.gallery import density
+from napari_pancluster.core.selection import Combine
+
+_CLEAR = (0.0, 0.0, 0.0, 0.0)
+# Selected tissue keeps its colours; all other tissue goes dark, as in the scatter.
+_VEIL = (0.0, 0.0, 0.0, 0.68)
+# A flight to a patch shows this many patches across the window.
+_PATCHES_ACROSS = 12
+
+
+class TissueView:
+    """Keeps napari's layers and the session in step.
+
+    Parameters
+    ----------
+    viewer
+        Where the layers live.
+    session
+        What they show.
+    cache_mb
+        Memory a registered stain may keep.
+    """
+
+    def __init__(self, viewer: Viewer, session: Session, *, cache_mb: int) -> None:
+        self._viewer = viewer
+        self._session = session
+        self._cache_mb = cache_mb
+        self._shown_stack: Any = None
+        session.stack_changed.connect(self._on_stack)
+        session.results_changed.connect(self._on_results)
+        session.case_changed.connect(self._on_case)
+        session.clusters_changed.connect(self._on_clusters)
+        session.selection_changed.connect(self._on_selection)
+        viewer.mouse_move_callbacks.append(self._on_move)
+        viewer.mouse_drag_callbacks.append(self._on_press)
+
+    def close(self) -> None:
+        """Leave the viewer; its layers stay."""
+        session = self._session
+        session.stack_changed.disconnect(self._on_stack)
+        session.results_changed.disconnect(self._on_results)
+        session.case_changed.disconnect(self._on_case)
+        session.clusters_changed.disconnect(self._on_clusters)
+        session.selection_changed.disconnect(self._on_selection)
+        self._viewer.mouse_move_callbacks.remove(self._on_move)
+        self._viewer.mouse_drag_callbacks.remove(self._on_press)
+
+    # What others ask for
+
+    @property
+    def map(self) -> Labels | None:
+        """The layer of the clusters, if it is there."""
+        return self._layer(_layers.MAP)
+
+    @property
+    def selected(self) -> Labels | None:
+        """The layer of the selection, if it is there."""
+        return self._layer(_layers.SELECTION)
+
+    def toggle_map(self) -> None:
+        """Hide the clusters, or show them again."""
+        if self.map is None:
+            self._on_results()
+        else:
+            self.map.visible = not self.map.visible
+
+    def set_outline(self, *, outline: bool) -> None:
+        """Draw clusters as outlines or filled."""
+        if self.map is not None:
+            self.map.contour = 1 if outline else 0
+
+    def set_opacity(self, opacity: float) -> None:
+        """Draw clusters with this opacity, 0 … 1."""
+        if self.map is not None:
+            self.map.opacity = opacity
+
+    def fly_to(self, row: int) -> None:
+        """Bring a patch into the middle of the window, with the tissue around it."""
+        results = self._session.results
+        if results is None:
+            return
+        number, position = results.position(row)
+        grid = results.table.grids[number]
+        self._session.show_case(grid.case)
+        reference = results.stacks[grid.case].stain(results.stacks[grid.case].reference).slide
+        world = _layers.to_world(grid.centres[position], reference)
+        camera = self._viewer.scene.camera
+        height = max(1, self._viewer.canvas.size[0])
+        camera.center = (0.0, float(world[0]), float(world[1]))
+        camera.zoom = height / (_PATCHES_ACROSS * grid.patch_px * grid.mpp)
+        self._session.point_at(row)
+
+    def start_outlining(self) -> None:
+        """Make ready for the user to draw around tissue."""
+        layer = self._layer(_layers.OUTLINES)
+        if layer is None:
+            layer = self._add(_layers.outlines_layer(self._session.unit))
+            layer.events.data.connect(self._on_outline)
+        self._viewer.layers.selection.active = layer
+        layer.mode = "add_polygon_lasso"
+
+    def show_density(self, label: int) -> None:
+        """Add a layer with the density of a cluster, or renew it."""
+        session = self._session
+        if session.grid is None:
+            return
+        name = f"Density of {session.edits.name(label)}"
+        image = density(session.label_image(), label)
+        for old in [x for x in self._tagged(_layers.DENSITY) if x.name == name]:
+            self._viewer.layers.remove(old)
+        self._add(
+            _layers.density_layer(
+                image, session.grid, self._reference(), name=name, unit=session.unit
+            )
+        )
+
+    # The session changed
+
+    def _on_stack(self) -> None:
+        self._remove(_layers.SLIDE)
+        stack = self._session.stack
+        if stack is None:
+            return
+        unit = self._session.unit
+        for data in _layers.stack_layers(stack, unit=unit, cache_mb=self._cache_mb):
+            self._add(data)
+        self._raise_maps()
+        # The reference, not a map: its controls are short, and a click means the tissue.
+        self._viewer.layers.selection.active = self._tagged(_layers.SLIDE)[-1]
+        self._viewer.reset_view()
+
+    def _on_case(self) -> None:
+        self._remove(_layers.MAP, _layers.SELECTION, _layers.DENSITY)
+        self._on_results()
+
+    def _on_results(self) -> None:
+        session, grid = self._session, self._session.grid
+        if grid is None:
+            self._remove(_layers.MAP, _layers.SELECTION, _layers.DENSITY)
+            return
+        shape = grid.shape
+        if self.map is None or self.map.data.shape != shape:
+            self._remove(_layers.MAP, _layers.SELECTION, _layers.DENSITY)
+            place = {"unit": session.unit}
+            image = session.label_image()
+            self._add(_layers.map_layer(image, grid, self._reference(), name="Clusters", **place))
+            image = session.selection_image()
+            self._add(_layers.selection_layer(image, grid, self._reference(), **place))
+            colours = {None: _CLEAR, 0: _CLEAR, _layers.SELECTED: _CLEAR, _layers.VEILED: _VEIL}
+            for layer in self._tagged(_layers.MAP, _layers.SELECTION):
+                layer.editable = False
+            self._layer(_layers.SELECTION).colormap = DirectLabelColormap(color_dict=colours)
+        self._on_clusters()
+        self._on_selection()
+
+    def _on_clusters(self) -> None:
+        layer, edits = self.map, self._session.edits
+        if layer is None or self._session.grid is None:
+            return
+        _paint(layer, self._session.label_image())
+        colours: dict[int | None, Any] = {None: _CLEAR, 0: _CLEAR}
+        colours |= {n: _CLEAR if n in edits.hidden else edits.colour(n) for n in edits.labels}
+        # A new one: napari does not see changes inside a colormap.
+        layer.colormap = DirectLabelColormap(color_dict=colours)
+        self._remove(_layers.DENSITY)
+
+    def _on_selection(self) -> None:
+        layer = self.selected
+        if layer is not None and self._session.grid is not None:
+            _paint(layer, self._session.selection_image())
+
+    # The user did something on the tissue
+
+    def _on_move(self, viewer: Viewer, event: Any) -> None:
+        self._session.point_at(self._row_under(event.position))
+
+    def _on_press(self, viewer: Viewer, event: Any) -> Iterator[None]:
+        if not self._free_to_pick(event):
+            return
+        yield
+        while event.type == "mouse_move":
+            if np.abs(np.subtract(event.pos, self._pressed)).max() > 3:
+                return
+            yield
+        row = self._row_under(event.position)
+        how = combination(event.modifiers, self._session.how)
+        if row is not None:
+            self._session.pick(row, how)
+        elif how is Combine.REPLACE and self._session.results is not None:
+            self._session.select_none()
+
+    def _free_to_pick(self, event: Any) -> bool:
+        active = self._viewer.layers.selection.active
+        mode = str(getattr(active, "mode", "pan_zoom"))
+        self._pressed = event.pos
+        return event.button == 1 and mode == "pan_zoom" and self._session.results is not None
+
+    def _on_outline(self, event: Any) -> None:
+        layer = self._layer(_layers.OUTLINES)
+        if layer is None or str(event.action) != "added" or not len(layer.data):
+            return
+        outline = _outline(layer)
+        # Not inside napari's own event: the layer is still busy with the new shape.
+        QTimer.singleShot(0, lambda: self._take_outline(outline))
+
+    def _take_outline(self, outline: NDArray[np.float64]) -> None:
+        layer = self._layer(_layers.OUTLINES)
+        if layer is not None:
+            with layer.events.data.blocker(self._on_outline):
+                layer.data = []
+        if self._session.results is not None:
+            reference = self._reference()
+            half = reference.um_per_px / 2
+            self._session.select_outlined(outline + half, self._session.how)
+
+    # Layers by what they are, whatever the user calls them
+
+    def _row_under(self, world: Any) -> int | None:
+        grid = self._session.grid
+        if grid is None:
+            return None
+        cell = _layers.cell_at(world, grid, self._reference())
+        return None if cell is None else self._session.row_at(cell)
+
+    def _reference(self) -> Any:
+        results = self._session.results
+        assert results is not None
+        stack = results.stacks[self._session.case]
+        return stack.stain(stack.reference).slide
+
+    def _add(self, data: _layers.LayerData) -> Any:
+        active = self._viewer.layers.selection.active
+        layer = self._viewer.add_layer(Layer.create(*data))
+        if active in self._viewer.layers:
+            self._viewer.layers.selection.active = active
+        return layer
+
+    def _tagged(self, *tags: str) -> list[Layer]:
+        return [x for x in self._viewer.layers if x.metadata.get("pancluster") in tags]
+
+    def _layer(self, tag: str) -> Any:
+        found = self._tagged(tag)
+        return found[-1] if found else None
+
+    def _remove(self, *tags: str) -> None:
+        for layer in self._tagged(*tags):
+            self._viewer.layers.remove(layer)
+
+    def _raise_maps(self) -> None:
+        layers = self._viewer.layers
+        for layer in self._tagged(_layers.MAP, _layers.SELECTION, _layers.OUTLINES):
+            layers.move(layers.index(layer), len(layers))
+
+
+def combination(modifiers: Any, otherwise: Combine) -> Combine:
+    """Return what Shift (add) and Control (subtract) mean, or else what is set."""
+    names = {str(getattr(m, "name", m)) for m in modifiers}
+    if "Shift" in names:
+        return Combine.ADD
+    if names & {"Control", "Meta"}:
+        return Combine.SUBTRACT
+    return otherwise
+
+
+def _paint(layer: Labels | Image, image: NDArray[np.uint8]) -> None:
+    """Change a layer's pixels in place, without what napari would compute for other purposes."""
+    layer.data[...] = image
+    layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+
+def _outline(layer: Shapes) -> NDArray[np.float64]:
+    """Return the corners (V, 2) of the newest shape in world units; of an ellipse, many."""
+    corners = np.asarray(layer.data[-1], np.float64)[:, -2:]
+    if layer.shape_type[-1] != "ellipse":
+        return corners
+    centre = corners.mean(0)
+    a, b = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    turn = np.linspace(0, 2 * np.pi, 90, endpoint=False)[:, None]
+    return np.asarray(centre + np.cos(turn) * a + np.sin(turn) * b)

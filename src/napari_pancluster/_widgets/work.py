@@ -1,0 +1,260 @@
+"""The verbs of the window: each starts a job over the project and shows what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_pancluster._session import Session
+from napari_pancluster._widgets.jobs import Job, Jobs
+from napari_pancluster._widgets.loader import Loader
+from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig
+from napari_pancluster.core.errors import PanclusterError
+from napari_pancluster.core.progress import Task
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.results import Results
+
+_EDITS_MS, _K_MS = 400, 1500
+
+
+class Work(QObject):
+    """What can be done with a project.
+
+    The pipeline is imported where it is called: it brings torch, and the window opens without.
+
+    Parameters
+    ----------
+    session
+        What is looked at.
+    jobs
+        Where slow work goes.
+    """
+
+    warned = Signal(str)
+
+    def __init__(self, session: Session, jobs: Jobs) -> None:
+        super().__init__()
+        self._session = session
+        self._jobs = jobs
+        self.loader = Loader(self)
+        self.loader.failed.connect(jobs.failed)
+        self._edits_timer = _timer(self, _EDITS_MS, self.save_edits)
+        self._k_timer = _timer(self, _K_MS, self._save_k)
+        session.case_changed.connect(self._open_stack)
+        session.clusters_changed.connect(self._on_clusters)
+
+    # Projects
+
+    def open_project(self, path: Path) -> bool:
+        """Open a project folder; return whether it could be."""
+        try:
+            project = Project.open(path)
+        except PanclusterError as error:
+            self._jobs.failed.emit(str(error))
+            return False
+        self.save_edits()
+        self._session.show_project(project)
+        self._read_results()
+        return True
+
+    def create(self, path: Path, entries: Sequence[Any], *, nominal: bool) -> None:
+        """Make a project of slides (of `SlideEntry`) and open it."""
+
+        def task() -> Task[Path]:
+            from napari_pancluster.core.pipeline.creating import create_project
+
+            return create_project(path, entries, nominal=nominal)
+
+        self._jobs.start(Job("Making the project", task, self.open_project))
+
+    # Steps
+
+    def register(self, config: RegisterConfig) -> None:
+        """Register every moving stain of every case."""
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.registering import register
+
+            return register(project, config)
+
+        self._start("Registration", step)
+
+    def train(
+        self, given: Mapping[str, Any], map_config: MapConfig, *, resume: bool = False
+    ) -> None:
+        """Train, judge every k, and map."""
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.everything import train_and_map
+
+            return train_and_map(project, given, map_config, resume=resume)
+
+        self._start("Training", step)
+
+    def map(self, config: MapConfig, k: int | None) -> None:
+        """Map the tissue anew, with another stride or number of clusters."""
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.mapping import map_clusters
+
+            return map_clusters(project, config, k=k)
+
+        self._start("Mapping", step)
+
+    def everything(self, given: Mapping[str, Any]) -> None:
+        """Do all that is missing or out of date."""
+        warnings: list[str] = []
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.everything import run_all
+
+            return run_all(project, train=given, warn=warnings.append)
+
+        def done(_: Any) -> None:
+            self._reload()
+            if warnings:
+                self.warned.emit("\n".join(warnings))
+
+        self._start("All steps", step, done)
+
+    def embed(self) -> None:
+        """Lay the patches out as a UMAP."""
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.mapping import embed_patches
+
+            return embed_patches(project, EmbedConfig())
+
+        self._start("UMAP", step, quiet=True)
+
+    def export(self, folder: Path, formats: Sequence[str], done: Callable[[Any], object]) -> None:
+        """Write maps, tables and pictures, as they are looked at now."""
+        self.save_edits()
+        self._save_k()
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.exporting import export
+
+            return export(project, folder, formats)
+
+        self._start("Export", step, done)
+
+    # Keeping what the user made
+
+    def save_edits(self) -> None:
+        """Keep names, colours and merges in the project."""
+        self._edits_timer.stop()
+        session = self._session
+        if session.project is None or session.results is None:
+            return
+        from napari_pancluster.core.pipeline.viewing import save_edits
+
+        try:
+            for edits in session.unsaved_edits():
+                save_edits(session.project, session.results.run, edits)
+                session.mark_saved(edits)
+        except PanclusterError as error:
+            self._jobs.failed.emit(str(error))
+
+    def finish(self) -> None:
+        """Keep what is not kept yet, before the window goes."""
+        self.save_edits()
+        self.loader.close()
+
+    def _on_clusters(self) -> None:
+        if self._session.results is not None:
+            self._edits_timer.start()
+            self._k_timer.start()
+
+    def _save_k(self) -> None:
+        """Make the number of clusters that is looked at the project's map."""
+        self._k_timer.stop()
+        session = self._session
+        if session.project is None or session.results is None or session.k == session.results.k:
+            return
+        if self._jobs.busy:
+            self._k_timer.start()
+            return
+        run, k = session.results.run, session.k
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.mapping import map_clusters
+
+            return map_clusters(project, MapConfig(), run=run, k=k)
+
+        self._start("Keeping the number of clusters", step, self._on_k_saved, quiet=True)
+
+    def _on_k_saved(self, summary: Mapping[str, Any]) -> None:
+        results, project = self._session.results, self._session.project
+        if results is None or project is None or results.run != summary["run"]:
+            return
+        self._session.keep_k(int(summary["k"]))
+        self._session.show_project(Project.open(project.root))
+
+    # From the project to the session
+
+    def _start(
+        self,
+        title: str,
+        step: Callable[[Project], Task[Any]],
+        done: Callable[[Any], object] | None = None,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        if self._session.project is None:
+            return
+        root = self._session.project.root
+        # A project of its own: the window goes on writing edits through the session's.
+        job = Job(title, lambda: step(Project.open(root)), done or self._on_step, quiet=quiet)
+        self._jobs.start(job)
+
+    def _on_step(self, _: Any) -> None:
+        self._reload()
+
+    def _reload(self) -> None:
+        if self._session.project is not None:
+            self.save_edits()
+            self._session.show_project(Project.open(self._session.project.root))
+            self._open_stack()
+            self._read_results()
+
+    def _open_stack(self) -> None:
+        project, case = self._session.project, self._session.case
+        if project is None:
+            return
+
+        def read() -> Any:
+            from napari_pancluster.core.pipeline.opening import open_stack
+
+            return open_stack(project, project.case(case))
+
+        self.loader.ask(read, self._session.show_stack)
+
+    def _read_results(self) -> None:
+        from napari_pancluster.core.pipeline.describe import step_states
+        from napari_pancluster.core.pipeline.viewing import open_results
+
+        project = self._session.project
+        if project is None or step_states(project)["map"] != "done":
+            return
+        self._start("Opening the map", open_results, self._show_results, quiet=True)
+
+    def _show_results(self, results: Results) -> None:
+        before = self._session.results
+        if before is not None and before.same_patches(results):
+            self._session.show_embedding(results)
+        else:
+            self._session.show_results(results)
+        if results.embedding_name != "UMAP":
+            self.embed()
+
+
+def _timer(parent: QObject, interval_ms: int, call: Callable[[], object]) -> QTimer:
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(interval_ms)
+    timer.timeout.connect(call)
+    return timer
