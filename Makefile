@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= pancluster-demo
 
+# The window's tests need a screen; without one, a virtual screen of the size they are looked at.
+SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(shell command -v xvfb-run >/dev/null && \
+  echo env QT_QPA_PLATFORM=xcb xvfb-run -a -s \"-screen 0 1600x1000x24\"))
+
 .PHONY: env demo test slow check bench clean
 
 env: $(VENV)/.installed
@@ -16,10 +20,10 @@ demo: env
 	$(BIN)/pancluster demo --out $(DEMO)
 
 test: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(SCREEN) $(BIN)/python -m pytest -m "not slow"
 
 slow: env
-	$(BIN)/python -m pytest -m slow
+	$(SCREEN) $(BIN)/python -m pytest -m slow
 
 check: env
 	$(BIN)/ruff check .
@@ -29,7 +33,7 @@ check: env
 	$(BIN)/npe2 validate src/napari_pancluster/napari.yaml
 
 bench: env
-	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+	for bench in benchmarks/bench_*.py; do $(SCREEN) $(BIN)/python $$bench || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

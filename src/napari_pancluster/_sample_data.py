@@ -21,13 +21,15 @@ def _layers(sample: Sample) -> list[LayerData]:
     from napari_pancluster.core.slide import open_slide
 
     main_widget()
-    return [
-        slide_layer(
+    layers = []
+    for number, (stain, path) in enumerate(sample.slides.items()):
+        data, options, kind = slide_layer(
             open_slide(path).with_mpp(sample.mpp),
             f"{stain} ({sample.mpp:g} µm/px nominal)",
             stain=stain,
             nominal=True,
             sample=sample.name,
         )
-        for stain, path in sample.slides.items()
-    ]
+        # Not registered yet, the others would only hide the first.
+        layers.append((data, {**options, "visible": number == 0}, kind))
+    return layers

@@ -32,6 +32,11 @@ class Tool(StrEnum):
     RECTANGLE = "Rectangle"
 
 
+class _Canvas(SceneCanvas):
+    def _process_mouse_event(self, event: Any) -> None:
+        """Skip vispy's search for the visual under the mouse: it renders the scene every time."""
+
+
 class ScatterCanvas(QObject):
     """Points as discs in a picture that vispy shows.
 
@@ -45,7 +50,7 @@ class ScatterCanvas(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scene = SceneCanvas(keys=None, size=(480, 300), bgcolor="black", show=False)
+        self.scene = _Canvas(keys=None, size=(480, 300), bgcolor="black", show=False)
         self.scene.native.setMinimumSize(160, 120)
         self._image = Image(np.zeros((2, 2, 3), np.uint8), parent=self.scene.scene)
         self._line = Line(np.zeros((2, 2)), color=_OUTLINE, width=2, parent=self.scene.scene)
@@ -65,7 +70,8 @@ class ScatterCanvas(QObject):
         self._full_scale = 1.0
         self._places: Places | None = None
         self._corners: list[tuple[float, float]] = []
-        self._dragged_from: tuple[float, float] | None = None
+        self._pressed_at: tuple[float, float] | None = None
+        self._last = (0.0, 0.0)
         self._panning = False
         events = self.scene.events
         events.resize.connect(self._on_resize)
@@ -82,11 +88,6 @@ class ScatterCanvas(QObject):
     def frame(self) -> Frame:
         """Which part of the plane is shown."""
         return self._frame
-
-    def set_background(self, colour: str) -> None:
-        """Paint the ground behind the points."""
-        self.scene.bgcolor = colour
-        self.redraw()
 
     def show_points(self, coords: NDArray[np.float32]) -> None:
         """Show other points (N, 2) and all of them."""
@@ -174,7 +175,7 @@ class ScatterCanvas(QObject):
             self._moved()
 
     def _on_press(self, event: Any) -> None:
-        self._dragged_from = at = _xy(event.pos)
+        self._pressed_at = self._last = at = _xy(event.pos)
         self._panning = self.tool is Tool.PAN or event.button != 1
         if self._panning:
             return
@@ -185,26 +186,27 @@ class ScatterCanvas(QObject):
         self._draw_line(at)
 
     def _on_move(self, event: Any) -> None:
-        at = _xy(event.pos)
-        if event.is_dragging and self._dragged_from is not None and self._panning:
-            last = _xy(event.last_event.pos)
+        at, last = _xy(event.pos), self._last
+        self._last = at
+        held = self._pressed_at is not None
+        if held and self._panning:
             self._frame = self._frame.panned(at[0] - last[0], at[1] - last[1])
             self._fitted = False
             self._moved()
-        elif self._corners and self.tool is Tool.LASSO and event.is_dragging:
-            self._corners.append(at)
-            self._draw_line(at)
         elif self._corners:
+            if held and self.tool is Tool.LASSO:
+                self._corners.append(at)
             self._draw_line(at)
-        elif not event.is_dragging:
+        elif not held:
             self.hovered.emit(self._row_at(at))
 
     def _on_release(self, event: Any) -> None:
-        at, start = _xy(event.pos), self._dragged_from
-        self._dragged_from = None
+        at, start = _xy(event.pos), self._pressed_at
+        self._pressed_at = None
         if start is None:
             return
-        still = max(abs(at[0] - start[0]), abs(at[1] - start[1])) <= _CLICK_PX
+        # Of all the way, not of its ends: a lasso closes where it began.
+        still = np.ptp([start, *self._corners, at], axis=0).max() <= _CLICK_PX
         if self.tool is Tool.POLYGON and not self._panning:
             return
         corners, self._corners = self._corners, []
@@ -248,7 +250,7 @@ class ScatterCanvas(QObject):
     def _close_polygon(self, event: Any) -> None:
         corners, self._corners = self._corners, []
         self._line.visible = False
-        self._dragged_from = None
+        self._pressed_at = None
         self._emit_outline(corners, event)
         self.scene.update()
 

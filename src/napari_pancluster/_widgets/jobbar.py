@@ -63,7 +63,7 @@ class JobBar(QWidget):
         jobs.changed.connect(self._on_changed)
         jobs.progressed.connect(self._on_progress)
         jobs.failed.connect(self.complain)
-        jobs.cancelled.connect(lambda title: self.say(f"{title}: cancelled. Nothing was changed."))
+        jobs.cancelled.connect(self._on_cancelled)
         jobs.succeeded.connect(lambda title: self.say(f"{title}: done."))
 
     def say(self, text: str) -> None:
@@ -83,6 +83,9 @@ class JobBar(QWidget):
         self._message.setText(text)
         self._message.setStyleSheet(f"border-left: 3px solid {colour}; padding: 3px 6px;")
         self._message.setVisible(bool(text))
+
+    def _on_cancelled(self, title: str) -> None:
+        self.say(f"{title} was cancelled. What was finished before is kept, nothing else changed.")
 
     def _on_changed(self) -> None:
         job = self._jobs.current

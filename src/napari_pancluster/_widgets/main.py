@@ -99,6 +99,7 @@ class MainWidget(QWidget):
         head = QFrame()
         line = QHBoxLayout(head)
         line.setContentsMargins(6, 2, 2, 2)
+        self._following: str | None = None
         self._next = QLabel()
         self._next.setWordWrap(True)
         self._do = QPushButton()
@@ -234,13 +235,11 @@ class MainWidget(QWidget):
             if project
             else "There is something to export once the tissue is mapped."
         )
-        following = next((s for s in _VERBS if project and steps[s][0] != "done"), None)
-        self._following = following
-        self._next.setText(_what_next(project, following))
-        self._do.setVisible(following is not None)
-        self._do.setText(_VERBS.get(following or "", ""))
-        self._all.setVisible(following is not None)
+        self._following = next((s for s in _VERBS if project and steps[s][0] != "done"), None)
+        self._next.setText(_what_next(project, self._following))
+        self._do.setText(_VERBS.get(self._following or "", ""))
         for button in (self._do, self._all):
+            button.setVisible(self._following is not None)
             button.setEnabled(idle)
 
     def _on_results(self) -> None:
@@ -299,7 +298,10 @@ def _settings() -> dict[str, Any]:
 
 def dock(viewer: Viewer) -> MainWidget:
     """Dock the main widget, or find it where it is docked already."""
+    docked = f"{TITLE} ({PLUGIN})" in viewer.window.dock_widgets
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, TITLE)
+    if not docked:
+        QTimer.singleShot(_SETTLE_MS, viewer.reset_view)
     return widget
 
 

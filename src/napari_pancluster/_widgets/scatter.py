@@ -103,7 +103,8 @@ class ScatterWidget(QWidget):
         clear.clicked.connect(self._session.select_none)
         bar.addWidget(fit)
         bar.addWidget(clear)
-        bar.addStretch()
+        bar.addSpacing(10)
+        bar.addWidget(self._title, stretch=1)
         layout.addLayout(bar)
         label = QLabel("Colour by")
         label.setBuddy(self._colour)
@@ -120,10 +121,9 @@ class ScatterWidget(QWidget):
         for text in (self._summary, self._title):
             # Long texts are cut in a narrow window; they must not widen it.
             text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        foot.addWidget(self._title, stretch=1)
+        foot.addWidget(self._summary, stretch=1)
         foot.addWidget(label)
         foot.addWidget(self._colour)
-        layout.addWidget(self._summary)
         layout.addLayout(foot)
 
     # The user

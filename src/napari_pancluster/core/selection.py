@@ -46,6 +46,8 @@ def inside(points: NDArray[np.floating], outline: NDArray[np.floating]) -> Mask:
         & (points[:, 1] <= high[1])
     )
     area = shapely.make_valid(shapely.Polygon(outline))
+    if area.area == 0:
+        return found
     shapely.prepare(area)
     chosen = points[near]
     found[near] = shapely.contains_xy(area, chosen[:, 0], chosen[:, 1])
