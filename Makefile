@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= pancluster-demo
 
 # The window's tests need a screen; without one, a virtual screen of the size they are looked at.
-SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(shell command -v xvfb-run >/dev/null && \
+SCREEN = $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(shell command -v xvfb-run >/dev/null && \
   echo env QT_QPA_PLATFORM=xcb xvfb-run -a -s \"-screen 0 1600x1000x24\"))
 
 .PHONY: env demo test slow check bench clean

@@ -194,6 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", default="ome-tiff,csv,png", help="formats: ome-tiff,csv,png")
     sub.add_argument("--run", help="a training run (default: the newest)")
 
+    command("open", _commands.open_window, "napari with the project loaded and the panels docked")
+
     sub = command("run", _commands.run, "every step that is missing or stale")
     _add_fields(sub, TrainConfig)
     _add_fields(sub, MapConfig)

@@ -285,3 +285,79 @@ def test_the_settings_page_presets_the_forms(make_napari_viewer: Any) -> None:
         widget.close_session()
     finally:
         page.seed = before
+
+
+def test_closing_the_dock_for_good_lets_go_of_the_viewer(
+    make_napari_viewer: Any, islands: Path
+) -> None:
+    from drawing import make_results
+
+    from napari_pancluster._widgets.main import dock
+
+    viewer = make_napari_viewer()
+    main = dock(viewer)
+    main.show()
+    main._watched = main.window()
+    results = make_results(islands)
+    main.session.case = "case0"
+    main.session.show_stack(results.stacks["case0"])
+    main.session.show_results(results)
+    assert "PanCluster scatter" in viewer.window.dock_widgets
+    log: list[str] = []
+    main.jobs.start(Job("Training", lambda: _endless(log), print))
+    viewer.window.remove_dock_widget(main)
+    assert main._closed and main.jobs.current is None
+    assert "PanCluster scatter" not in viewer.window.dock_widgets
+    ours = [*viewer.mouse_move_callbacks, *viewer.mouse_drag_callbacks]
+    assert not any("pancluster" in callback.__module__ for callback in ours)
+    again = dock(viewer)
+    assert again is not main
+    again.close_session()
+
+
+def test_a_scatter_that_was_closed_comes_back(explored: Any) -> None:
+    window = explored.viewer.window
+    window.remove_dock_widget(explored._both)
+    assert "PanCluster scatter" not in window.dock_widgets
+    explored.session.select_labels([1])
+    explored.clusters.scatter_wanted.emit()
+    assert "PanCluster scatter" in window.dock_widgets
+    assert np.array_equal(explored.scatter.canvas._selection, explored.session.selection)
+
+
+@pytest.mark.parametrize("what", ["slides", "project", "sample"])
+def test_every_way_in_leads_to_the_main_widget(
+    make_napari_viewer: Any, mapped: Path, islands: Path, what: str, wait: Any, no_umap: None
+) -> None:
+    from napari_pancluster._widgets.main import dock
+
+    viewer = make_napari_viewer()
+    if what == "sample":
+        viewer.open_sample("napari-pancluster", "pancreas")
+    else:
+        viewer.open(mapped if what == "project" else islands, plugin="napari-pancluster")
+    assert "PanCluster (napari-pancluster)" in viewer.window.dock_widgets
+    main = dock(viewer)
+    if what == "project":
+        wait(lambda: main.session.results is not None and _settled(main))
+        assert main.session.project.root == mapped
+    else:
+        assert len(main.slides.entries()) == (2 if what == "sample" else 1)
+        assert main.slides._create.isVisibleTo(main.slides)
+    if what == "sample":
+        assert [e.mpp for e in main.slides.entries()] == ["4", "4"]
+        assert [x.visible for x in viewer.layers] == [True, False]
+    main.close_session()
+
+
+@pytest.mark.parametrize("name", ["slides", "register", "train", "clusters", "export"])
+def test_every_menu_command_brings_its_panel(make_napari_viewer: Any, name: str) -> None:
+    from napari._app_model import get_app_model
+
+    from napari_pancluster._widgets.main import dock
+
+    viewer = make_napari_viewer()
+    get_app_model().commands.execute_command(f"napari-pancluster.{name}").result()
+    main = dock(viewer)
+    assert main.tabs.tabText(main.tabs.currentIndex()).endswith(name.capitalize())
+    main.close_session()

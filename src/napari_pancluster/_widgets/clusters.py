@@ -192,6 +192,7 @@ class ClustersPanel(QWidget):
     """
 
     complained = Signal(str)
+    scatter_wanted = Signal()
 
     def __init__(self, session: Session, tissue: TissueView) -> None:
         super().__init__()
@@ -285,10 +286,10 @@ class ClustersPanel(QWidget):
         opacity.valueChanged.connect(lambda value: self._tissue.set_opacity(value / 100))
         hide = _push("Hide map", "Hide the clusters, or show them again (key H in the viewer).")
         hide.clicked.connect(self._tissue.toggle_map)
-        line.addWidget(outlines)
-        line.addWidget(QLabel("Opacity"))
-        line.addWidget(opacity, stretch=1)
-        line.addWidget(hide)
+        scatter = _push("Scatter", "Bring the scatter back if it was closed.")
+        scatter.clicked.connect(self.scatter_wanted)
+        for widget in (outlines, QLabel("Opacity"), opacity, hide, scatter):
+            line.addWidget(widget)
         return line
 
     def _connect(self) -> None:

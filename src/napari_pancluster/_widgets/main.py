@@ -76,6 +76,7 @@ class MainWidget(QWidget):
         self.export = ExportPanel(self.session, self.work, self.jobs)
         self.scatter: Any = None
         self.patch: Any = None
+        self._both: Any = None
         self._watched: QObject | None = None
         self._closed = False
         self._build()
@@ -137,17 +138,18 @@ class MainWidget(QWidget):
         self.work.warned.connect(self.bar.complain)
         for panel in (self.slides, self.register, self.train, self.clusters, self.export):
             panel.complained.connect(self.bar.complain)
-        for keys, call in (
-            (QKeySequence.StandardKey.Undo, self.session.undo),
-            (QKeySequence("Ctrl+Shift+Z"), self.session.redo),
-        ):
-            shortcut = QShortcut(keys, self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(call)
+        self.clusters.scatter_wanted.connect(self.show_scatter)
+        self._add_undo_keys(self)
         self.viewer.bind_key(_HIDE_KEY, self._on_hide_key, overwrite=True)
 
+    def _add_undo_keys(self, widget: QWidget) -> None:
+        for keys, call in (("Ctrl+Z", self.session.undo), ("Ctrl+Shift+Z", self.session.redo)):
+            shortcut = QShortcut(QKeySequence(keys), widget)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(call)
+
     def _make_scatter(self) -> None:
-        """Dock the scatter when there is something to show: vispy takes a moment."""
+        """Make the scatter when there is something to show: vispy takes a moment."""
         from napari_pancluster._widgets.patches import PatchView
         from napari_pancluster._widgets.scatter import ScatterWidget
 
@@ -156,12 +158,24 @@ class MainWidget(QWidget):
         self.patch = PatchView(self.session)
         self.patch.loader.failed.connect(self.bar.complain)
         self.clusters.gallery.loader.failed.connect(self.bar.complain)
-        both = QSplitter(Qt.Orientation.Horizontal)
-        both.addWidget(self.scatter)
-        both.addWidget(self.patch)
-        both.setStretchFactor(0, 3)
-        both.setStretchFactor(1, 2)
-        self.viewer.window.add_dock_widget(both, name="PanCluster scatter", area="bottom")
+        self._both = QSplitter(Qt.Orientation.Horizontal)
+        self._both.addWidget(self.scatter)
+        self._both.addWidget(self.patch)
+        self._both.setStretchFactor(0, 3)
+        self._both.setStretchFactor(1, 2)
+        self._add_undo_keys(self._both)
+
+    def show_scatter(self) -> None:
+        """Dock the scatter, also after the user closed it."""
+        if self.session.results is None:
+            return
+        if self._both is None:
+            self._make_scatter()
+        if self._both.parentWidget() is not None:
+            _dock_of(self._both).show()
+            return
+        self.viewer.window.add_dock_widget(self._both, name="PanCluster scatter", area="bottom")
+        self._both.show()
         window = self.window()
         if isinstance(window, QMainWindow):
             # The panels keep their full height; the scatter lies under layers and tissue.
@@ -169,7 +183,7 @@ class MainWidget(QWidget):
             # The docks take room from the tissue; it is shown whole again.
             QTimer.singleShot(_SETTLE_MS, self.viewer.reset_view)
             height = round(window.height() * _SCATTER_SHARE)
-            window.resizeDocks([_dock_of(both)], [height], Qt.Orientation.Vertical)
+            window.resizeDocks([_dock_of(self._both)], [height], Qt.Orientation.Vertical)
 
     # What changed
 
@@ -177,11 +191,20 @@ class MainWidget(QWidget):
         """Watch the window, to ask before it closes over running work."""
         super().showEvent(event)
         window = self.window()
-        if self._watched is not window:
+        # Not the window of a floating dock, which may close without any harm.
+        if isinstance(window, QMainWindow) and self._watched is not window:
             self._watched = window
-            if isinstance(window, QMainWindow):
-                window.resizeDocks([_dock_of(self)], [_WIDTH], Qt.Orientation.Horizontal)
+            window.resizeDocks([_dock_of(self)], [_WIDTH], Qt.Orientation.Horizontal)
             window.installEventFilter(self)
+
+    def event(self, event: QEvent) -> bool:
+        """Let go of everything when napari takes the widget out of its dock for good."""
+        taken = event.type() == QEvent.Type.ParentChange and self.parentWidget() is None
+        if taken and self._watched is not None and not self._closed:
+            self.close_session()
+            if self._both is not None and self._both.parentWidget() is not None:
+                self.viewer.window.remove_dock_widget(self._both)
+        return bool(super().event(event))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Ask before the window closes while something runs."""
@@ -244,8 +267,7 @@ class MainWidget(QWidget):
 
     def _on_results(self) -> None:
         if self.session.results is not None:
-            if self.scatter is None:
-                self._make_scatter()
+            self.show_scatter()
             self.show_panel("Clusters")
 
     # What the user does
