@@ -94,6 +94,7 @@ class Session:
         self._at = -1
         self._selection: Mask = np.zeros(0, np.bool_)
         self._labels: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._counts: NDArray[np.int64] = np.zeros(256, np.int64)
         self._saved: dict[int, ClusterEdits] = {}
         self._row_image: NDArray[np.generic] = np.full((1, 1), -1, np.int32)
         self._rows_case: str | None = None
@@ -122,12 +123,13 @@ class Session:
         count = len(results.table) if results else 0
         self._selection = np.zeros(count, np.bool_)
         self._labels = np.zeros(count, np.uint8)
+        self._counts = np.zeros(256, np.int64)
         self._column = "Cluster"
         if results is not None:
             self._saved = dict(results.edits)
             chosen = np.packbits(self._selection).tobytes()
             self._history, self._at = [_View(results.k, dict(results.edits), chosen)], 0
-            self._labels = results.labels(results.k, self.edits)
+            self._relabel()
         self.results_changed.emit()
         self.clusters_changed.emit()
         self.selection_changed.emit()
@@ -225,7 +227,7 @@ class Session:
     @property
     def counts(self) -> NDArray[np.int64]:
         """(256,) patches of every label."""
-        return np.bincount(self._labels, minlength=256)
+        return self._counts
 
     @property
     def summary(self) -> SelectionSummary:
@@ -438,13 +440,18 @@ class Session:
         assert self.results is not None
         other = before.k != self.k or before.edits[self.k] != self.edits
         if other:
-            self._labels = self.results.labels(self.k, self.edits)
+            self._relabel()
         changed = not np.array_equal(selection, self._selection)
         self._selection = selection
         if other:
             self.clusters_changed.emit()
-        if changed or other:
+        if changed:
             self.selection_changed.emit()
+
+    def _relabel(self) -> None:
+        assert self.results is not None
+        self._labels = self.results.labels(self.k, self.edits)
+        self._counts = np.bincount(self._labels, minlength=256)
 
     @staticmethod
     def _shown(edits: ClusterEdits, labels: NDArray[np.uint8]) -> Mask | None:

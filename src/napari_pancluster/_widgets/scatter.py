@@ -166,6 +166,7 @@ class ScatterWidget(QWidget):
     def _on_colours(self) -> None:
         self._colour.setCurrentText(self._session.column)
         self.canvas.show_colours(self._session.colouring, self._session.selection)
+        self._summary.setText(self._session.selection_in_words())
 
     def _on_selection(self) -> None:
         self.canvas.show_selection(self._session.selection)
