@@ -18,7 +18,7 @@ import psutil
 
 # Small enough to be trained anew every few minutes.
 TRAINING = {"epochs": 2, "patches": 512, "width": 16, "latent": 32, "k_max": 12}
-RERUN_S = 150
+RERUN_S = 40
 
 
 def main() -> None:

@@ -111,3 +111,27 @@ def test_quiet_jobs_leave_the_message_alone(jobs: Jobs, wait: Any) -> None:
     assert not jobs.busy
     wait(lambda: results == [1])
     assert bar.message == "Read me first."
+
+
+def test_a_job_that_gives_way_is_stopped_for_the_next(jobs: Jobs, wait: Any) -> None:
+    log, results = [], []
+    first = Job("UMAP", lambda: _counting(10_000, 0.02, log), print, quiet=True, gives_way=True)
+    seen: list[Progress] = []
+    jobs.progressed.connect(seen.append)
+    jobs.start(first)
+    wait(lambda: bool(seen))
+    jobs.start(Job("Export", lambda: _counting(2, 0.01, log), results.append))
+    wait(lambda: results == [2])
+    assert log == ["closed", "closed"] and first.cancelled.is_set()
+
+
+def test_an_error_while_a_result_is_shown_is_told_and_does_not_block(jobs: Jobs, wait: Any) -> None:
+    bar, results = JobBar(jobs), []
+
+    def show(_: Any) -> None:
+        raise SlideError("The slide was moved.")
+
+    jobs.start(Job("Registration", lambda: _counting(1, 0, []), show))
+    jobs.start(Job("Next", lambda: _counting(1, 0, []), results.append, quiet=True))
+    wait(lambda: results == [1])
+    assert bar.message == "The slide was moved."

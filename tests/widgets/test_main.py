@@ -96,7 +96,7 @@ def test_a_project_opens_with_slides_map_and_pca(
     assert session.k == 3 and session.results.embedding_name == "PCA"
     assert [layer.name for layer in main.viewer.layers] == ["HE", "Clusters", "Selection"]
     assert np.array_equal(main.tissue.map.data, session.label_image())
-    assert "UMAP is not computed yet" in main.scatter._title.text()
+    assert main.scatter._title.text() == "PCA for now"
     content = open_content(Project.open(mapped))
     assert np.array_equal(session.labels, content.row_labels)
 
@@ -361,3 +361,26 @@ def test_every_menu_command_brings_its_panel(make_napari_viewer: Any, name: str)
     main = dock(viewer)
     assert main.tabs.tabText(main.tabs.currentIndex()).endswith(name.capitalize())
     main.close_session()
+
+
+def test_a_step_that_leaves_the_slides_alone_leaves_layers_and_view_alone(
+    main: Any, project: Path, wait: Callable[..., None], no_umap: None
+) -> None:
+    main.open_project(project)
+    wait(lambda: main.session.results is not None and _settled(main))
+    slide, camera = main.viewer.layers["HE"], main.viewer.scene.camera
+    camera.zoom = 3.25
+    main.work.map(MapConfig(stride_px=24), 3)
+    wait(lambda: main.session.grid.stride_px == 24 and _settled(main))
+    assert main.viewer.layers["HE"] is slide and camera.zoom == 3.25
+    assert main.tissue.map.data.shape == main.session.grid.shape
+
+
+def test_closing_right_after_a_choice_of_k_keeps_it(
+    main: Any, project: Path, wait: Callable[..., None], no_umap: None
+) -> None:
+    main.open_project(project)
+    wait(lambda: main.session.results is not None and _settled(main))
+    main.session.choose_k(2)
+    main.close_session()
+    assert open_content(Project.open(project)).clustering.k == 2

@@ -89,7 +89,10 @@ def test_hovering_names_the_point_and_a_double_click_flies(explored: Any, canvas
     assert session.hover is not None
     at = canvas.frame.to_pixels(session.coords[[session.hover]])[0]
     assert np.abs(at - place).max() <= 1 and canvas._ring.visible
+    session.select_labels([3])
+    click(canvas.scene, place)
     canvas.scene.events.mouse_double_click(pos=place, button=1)
+    assert np.array_equal(session.selection, session.labels == 3), "the flight keeps the selection"
     number, _ = session.results.position(session.hover)
     assert session.case == session.results.table.grids[number].case
 

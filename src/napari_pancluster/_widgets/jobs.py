@@ -39,12 +39,15 @@ class Job:
         Called in the window's thread with the result.
     quiet
         Housekeeping: nobody is asked before it is stopped.
+    gives_way
+        Can wait: it is stopped when another job is asked for.
     """
 
     title: str
     make_task: Callable[[], Task[Any]]
     done: Callable[[Any], object]
     quiet: bool = False
+    gives_way: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -84,6 +87,8 @@ class Jobs(QObject):
     def start(self, job: Job) -> None:
         """Run a job now, or after those that were asked for before."""
         self._waiting.append(job)
+        if self._current is not None and self._current.gives_way:
+            self.cancel()
         self._next()
 
     def cancel(self) -> None:
@@ -121,10 +126,16 @@ class Jobs(QObject):
         elif outcome.cancelled:
             self.cancelled.emit(job.title)
         else:
-            if not job.quiet:
-                self.succeeded.emit(job.title)
-            job.done(outcome.result)
+            self._deliver(job, outcome.result)
         self._next()
+
+    def _deliver(self, job: Job, result: Any) -> None:
+        if not job.quiet:
+            self.succeeded.emit(job.title)
+        try:
+            job.done(result)
+        except PanclusterError as error:
+            self.failed.emit(str(error))
 
 
 def _drive(job: Job) -> Task[_Outcome]:

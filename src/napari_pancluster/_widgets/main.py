@@ -8,7 +8,7 @@ from typing import Any
 import napari
 from napari.settings import get_plugin_settings
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QDockWidget,
@@ -47,7 +47,7 @@ _TIPS = (
     "Write maps, tables and pictures",
 )
 _HIDE_KEY = "h"
-_WIDTH, _SCATTER_SHARE, _SETTLE_MS = 410, 0.36, 600
+_WIDTH, _SCATTER_SHARE = 410, 0.36
 
 
 class MainWidget(QWidget):
@@ -176,12 +176,11 @@ class MainWidget(QWidget):
             return
         self.viewer.window.add_dock_widget(self._both, name="PanCluster scatter", area="bottom")
         self._both.show()
+        self.tissue.fit_while_docking()
         window = self.window()
         if isinstance(window, QMainWindow):
             # The panels keep their full height; the scatter lies under layers and tissue.
             window.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
-            # The docks take room from the tissue; it is shown whole again.
-            QTimer.singleShot(_SETTLE_MS, self.viewer.reset_view)
             height = round(window.height() * _SCATTER_SHARE)
             window.resizeDocks([_dock_of(self._both)], [height], Qt.Orientation.Vertical)
 
@@ -194,6 +193,7 @@ class MainWidget(QWidget):
         # Not the window of a floating dock, which may close without any harm.
         if isinstance(window, QMainWindow) and self._watched is not window:
             self._watched = window
+            self.tissue.fit_while_docking()
             window.resizeDocks([_dock_of(self)], [_WIDTH], Qt.Orientation.Horizontal)
             window.installEventFilter(self)
 
@@ -320,10 +320,7 @@ def _settings() -> dict[str, Any]:
 
 def dock(viewer: Viewer) -> MainWidget:
     """Dock the main widget, or find it where it is docked already."""
-    docked = f"{TITLE} ({PLUGIN})" in viewer.window.dock_widgets
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, TITLE)
-    if not docked:
-        QTimer.singleShot(_SETTLE_MS, viewer.reset_view)
     return widget
 
 

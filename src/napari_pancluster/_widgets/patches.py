@@ -51,6 +51,7 @@ class PatchStrip(QWidget):
         """
         self._names, self._across = names, across
         self._columns = [[_image(p) for p in column] for column in columns]
+        self.setVisible(bool(columns))
         self.updateGeometry()
         self.update()
 

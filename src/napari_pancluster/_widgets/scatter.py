@@ -48,6 +48,7 @@ class ScatterWidget(QWidget):
         super().__init__()
         self._session = session
         self.canvas = ScatterCanvas()
+        self._picked = False
         self._how = QButtonGroup(self)
         self._colour = QComboBox()
         self._title = QLabel()
@@ -55,7 +56,7 @@ class ScatterWidget(QWidget):
         self._build()
         self.canvas.outlined.connect(self._on_outlined)
         self.canvas.clicked.connect(self._on_clicked)
-        self.canvas.double_clicked.connect(self.flown_to)
+        self.canvas.double_clicked.connect(self._on_double_clicked)
         self.canvas.hovered.connect(session.point_at)
         session.results_changed.connect(self._on_results)
         session.clusters_changed.connect(self._on_colours)
@@ -141,7 +142,19 @@ class ScatterWidget(QWidget):
     def _on_outlined(self, outline: Any, how: Combine) -> None:
         self._session.select_in_scatter(outline, how)
 
+    def _on_double_clicked(self, row: int) -> None:
+        # Its first click picked the patch; who wants to go there keeps what was selected.
+        if self._picked:
+            self._session.undo()
+            self._picked = False
+        self.flown_to.emit(row)
+
     def _on_clicked(self, row: int | None, how: Combine) -> None:
+        before = self._session.selection
+        self._pick(row, how)
+        self._picked = self._session.selection is not before
+
+    def _pick(self, row: int | None, how: Combine) -> None:
         if row is not None:
             self._session.pick(row, how)
         elif how is Combine.REPLACE:
@@ -154,13 +167,11 @@ class ScatterWidget(QWidget):
         self.canvas.show_points(self._session.coords)
         self._colour.clear()
         self._colour.addItems(self._session.columns)
-        if results is None:
-            self._title.setText("The scatter appears when the clusters are mapped.")
-        else:
-            waits = "" if results.embedding_name == "UMAP" else " (UMAP is not computed yet)"
-            self._title.setText(
-                f"{results.embedding_name} of {len(results.table):,} patches{waits}"
-            )
+        if results is not None:
+            name, count = results.embedding_name, len(results.table)
+            self._title.setText(name if name == "UMAP" else f"{name} for now")
+            waits = "" if name == "UMAP" else "; the UMAP is not computed yet"
+            self._title.setToolTip(f"{name} of {count:,} patches{waits}")
         self._on_colours()
 
     def _on_colours(self) -> None:

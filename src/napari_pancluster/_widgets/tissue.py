@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ _CLEAR = (0.0, 0.0, 0.0, 0.0)
 _VEIL = (0.0, 0.0, 0.0, 0.68)
 # A flight to a patch shows this many patches across the window.
 _PATCHES_ACROSS = 12
+_DOCKING_S = 3.0
 
 
 class TissueView:
@@ -41,12 +43,14 @@ class TissueView:
         self._viewer = viewer
         self._session = session
         self._cache_mb = cache_mb
-        self._shown_stack: Any = None
+        self._fitted_case: str | None = None
         session.stack_changed.connect(self._on_stack)
         session.results_changed.connect(self._on_results)
         session.case_changed.connect(self._on_case)
         session.clusters_changed.connect(self._on_clusters)
         session.selection_changed.connect(self._on_selection)
+        self._fit_until = 0.0
+        viewer.canvas.events.size.connect(self._on_canvas_size)
         viewer.mouse_move_callbacks.append(self._on_move)
         viewer.mouse_drag_callbacks.append(self._on_press)
 
@@ -58,6 +62,7 @@ class TissueView:
         session.case_changed.disconnect(self._on_case)
         session.clusters_changed.disconnect(self._on_clusters)
         session.selection_changed.disconnect(self._on_selection)
+        self._viewer.canvas.events.size.disconnect(self._on_canvas_size)
         self._viewer.mouse_move_callbacks.remove(self._on_move)
         self._viewer.mouse_drag_callbacks.remove(self._on_press)
 
@@ -92,6 +97,7 @@ class TissueView:
 
     def fly_to(self, row: int) -> None:
         """Bring a patch into the middle of the window, with the tissue around it."""
+        self._fit_until = 0.0
         results = self._session.results
         if results is None:
             return
@@ -105,6 +111,10 @@ class TissueView:
         camera.center = (0.0, float(world[0]), float(world[1]))
         camera.zoom = height / (_PATCHES_ACROSS * grid.patch_px * grid.mpp)
         self._session.point_at(row)
+
+    def fit_while_docking(self) -> None:
+        """Show the tissue whole, also after the docks have taken their room from it."""
+        self._fit_until = time.monotonic() + _DOCKING_S
 
     def start_outlining(self) -> None:
         """Make ready for the user to draw around tissue."""
@@ -136,6 +146,7 @@ class TissueView:
         self._remove(_layers.SLIDE)
         stack = self._session.stack
         if stack is None:
+            self._fitted_case = None
             return
         unit = self._session.unit
         for data in _layers.stack_layers(stack, unit=unit, cache_mb=self._cache_mb):
@@ -143,7 +154,9 @@ class TissueView:
         self._raise_maps()
         # The reference, not a map: its controls are short, and a click means the tissue.
         self._viewer.layers.selection.active = self._tagged(_layers.SLIDE)[-1]
-        self._viewer.reset_view()
+        if stack.case != self._fitted_case:
+            self._fitted_case = stack.case
+            self._viewer.reset_view()
 
     def _on_case(self) -> None:
         self._remove(_layers.MAP, _layers.SELECTION, _layers.DENSITY)
@@ -186,6 +199,10 @@ class TissueView:
             _paint(layer, self._session.selection_image())
 
     # The user did something on the tissue
+
+    def _on_canvas_size(self, event: Any) -> None:
+        if time.monotonic() < self._fit_until and self._viewer.layers:
+            self._viewer.reset_view()
 
     def _on_move(self, viewer: Viewer, event: Any) -> None:
         self._session.point_at(self._row_under(event.position))

@@ -13,7 +13,9 @@ from napari_pancluster._widgets.jobs import Job, Jobs
 from napari_pancluster._widgets.loader import Loader
 from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
-from napari_pancluster.core.progress import Task
+from napari_pancluster.core.pipeline.describe import step_states
+from napari_pancluster.core.pipeline.opening import registration_key
+from napari_pancluster.core.progress import Task, run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
 
@@ -41,6 +43,7 @@ class Work(QObject):
         self._jobs = jobs
         self.loader = Loader(self)
         self.loader.failed.connect(jobs.failed)
+        self._shown_inputs: tuple[str, ...] = ()
         self._edits_timer = _timer(self, _EDITS_MS, self.save_edits)
         self._k_timer = _timer(self, _K_MS, self._save_k)
         session.case_changed.connect(self._open_stack)
@@ -128,7 +131,7 @@ class Work(QObject):
 
             return embed_patches(project, EmbedConfig())
 
-        self._start("UMAP", step, quiet=True)
+        self._start("UMAP", step, quiet=True, gives_way=True)
 
     def export(self, folder: Path, formats: Sequence[str], done: Callable[[Any], object]) -> None:
         """Write maps, tables and pictures, as they are looked at now."""
@@ -163,6 +166,14 @@ class Work(QObject):
         """Keep what is not kept yet, before the window goes."""
         self.save_edits()
         self.loader.close()
+        session = self._session
+        if session.project is None or session.results is None or session.k == session.results.k:
+            return
+        from napari_pancluster.core.pipeline.mapping import map_clusters
+
+        # The window waits: it takes as long as writing the map once.
+        project = Project.open(session.project.root)
+        run(map_clusters(project, MapConfig(), run=session.results.run, k=session.k))
 
     def _on_clusters(self) -> None:
         if self._session.results is not None:
@@ -178,12 +189,12 @@ class Work(QObject):
         if self._jobs.busy:
             self._k_timer.start()
             return
-        run, k = session.results.run, session.k
+        run_id, k = session.results.run, session.k
 
         def step(project: Project) -> Task[Any]:
             from napari_pancluster.core.pipeline.mapping import map_clusters
 
-            return map_clusters(project, MapConfig(), run=run, k=k)
+            return map_clusters(project, MapConfig(), run=run_id, k=k)
 
         self._start("Keeping the number of clusters", step, self._on_k_saved, quiet=True)
 
@@ -203,13 +214,21 @@ class Work(QObject):
         done: Callable[[Any], object] | None = None,
         *,
         quiet: bool = False,
+        gives_way: bool = False,
     ) -> None:
         if self._session.project is None:
             return
         root = self._session.project.root
         # A project of its own: the window goes on writing edits through the session's.
-        job = Job(title, lambda: step(Project.open(root)), done or self._on_step, quiet=quiet)
-        self._jobs.start(job)
+        self._jobs.start(
+            Job(
+                title,
+                lambda: step(Project.open(root)),
+                done or self._on_step,
+                quiet=quiet,
+                gives_way=gives_way,
+            )
+        )
 
     def _on_step(self, _: Any) -> None:
         self._reload()
@@ -225,6 +244,11 @@ class Work(QObject):
         project, case = self._session.project, self._session.case
         if project is None:
             return
+        inputs = _stack_inputs(project, case)
+        if self._session.stack is not None and inputs == self._shown_inputs:
+            # Nothing about the slides changed; layers and view stay as the user has them.
+            return
+        self._shown_inputs = inputs
 
         def read() -> Any:
             from napari_pancluster.core.pipeline.opening import open_stack
@@ -234,13 +258,16 @@ class Work(QObject):
         self.loader.ask(read, self._session.show_stack)
 
     def _read_results(self) -> None:
-        from napari_pancluster.core.pipeline.describe import step_states
-        from napari_pancluster.core.pipeline.viewing import open_results
-
         project = self._session.project
         if project is None or step_states(project)["map"] != "done":
             return
-        self._start("Opening the map", open_results, self._show_results, quiet=True)
+
+        def step(project: Project) -> Task[Results]:
+            from napari_pancluster.core.pipeline.viewing import open_results
+
+            return open_results(project)
+
+        self._start("Opening the map", step, self._show_results, quiet=True)
 
     def _show_results(self, results: Results) -> None:
         before = self._session.results
@@ -250,6 +277,14 @@ class Work(QObject):
             self._session.show_results(results)
         if results.embedding_name != "UMAP":
             self.embed()
+
+
+def _stack_inputs(project: Project, case: str) -> tuple[str, ...]:
+    """Return all that the slides of a case and their registrations are made of."""
+    record = project.case(case)
+    found = [project.artefact(registration_key(case, s.name)) for s in record.stains]
+    tokens = [s.token for s in record.stains]
+    return (str(project.root), case, *tokens, *(a.id for a in found if a is not None))
 
 
 def _timer(parent: QObject, interval_ms: int, call: Callable[[], object]) -> QTimer:
