@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from drawing import texture, write_slide
 from npe2 import PluginManifest
 
 import napari_pancluster
 from napari_pancluster._reader import get_reader
 from napari_pancluster._sample_data import open_liver, open_pancreas
+from napari_pancluster._writer import write_labels
 
 
 def test_every_command_of_the_manifest_can_be_imported() -> None:
@@ -30,6 +33,26 @@ def test_samples_open_as_lazy_pyramids(opened, count: int, mpp: float) -> None: 
         assert options["scale"] == (mpp, mpp) and options["units"] == ("um", "um")
         assert "nominal" in options["name"]
         assert len(data) >= 4 and data[0].shape[0] > data[1].shape[0]
+
+
+def test_the_writer_keeps_labels_and_pixel_size(tmp_path: Path) -> None:
+    from napari.layers import Labels
+
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    layer = Labels(labels, scale=(16.0, 16.0), units=("um", "um"))
+    target = tmp_path / "map.ome.tif"
+    assert layer.save(str(target), plugin="napari-pancluster") == [str(target)]
+    with tifffile.TiffFile(target) as tiff:
+        assert np.array_equal(tiff.asarray(), labels)
+        assert 'PhysicalSizeX="16.0"' in (tiff.ome_metadata or "")
+    bare = write_labels(str(tmp_path / "bare.ome.tif"), labels, {"scale": (2, 2), "units": None})
+    with tifffile.TiffFile(bare[0]) as tiff:
+        assert "PhysicalSize" not in (tiff.ome_metadata or "")
+
+
+def test_a_folder_that_is_no_project_is_left_to_others(tmp_path: Path) -> None:
+    assert get_reader(str(tmp_path)) is None
+    assert get_reader(str(tmp_path / "block.pancluster")) is not None
 
 
 def test_the_reader_gives_layers_napari_takes(tmp_path: Path) -> None:

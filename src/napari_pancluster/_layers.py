@@ -118,7 +118,13 @@ def outlines_layer(unit: str) -> LayerData:
 
 
 def density_layer(
-    image: NDArray[np.float32], grid: PatchGrid, reference: Slide, *, name: str, unit: str
+    image: NDArray[np.float32],
+    grid: PatchGrid,
+    reference: Slide,
+    *,
+    label: int,
+    name: str,
+    unit: str,
 ) -> LayerData:
     """Return the density of a cluster, 0 … 1, as an image layer."""
     options = {
@@ -126,7 +132,7 @@ def density_layer(
         "colormap": "viridis",
         "contrast_limits": (0.0, 1.0),
         "opacity": _DENSITY_OPACITY,
-        "metadata": {"pancluster": DENSITY, "case": grid.case},
+        "metadata": {"pancluster": DENSITY, "case": grid.case, "label": label},
         **_place_cells(grid, reference, unit),
     }
     return image, options, "image"

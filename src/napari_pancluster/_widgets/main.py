@@ -246,7 +246,6 @@ class MainWidget(QWidget):
     def _on_project(self) -> None:
         project = self.session.project
         steps = steps_in_words(project) if project else {}
-        idle = not self.jobs.busy
         for tab, step in ((1, "register"), (2, "train"), (3, "map")):
             state = steps[step][0] if project else "missing"
             self.tabs.setTabText(tab, _MARKS[state] + _TABS[tab])
@@ -259,11 +258,13 @@ class MainWidget(QWidget):
             else "There is something to export once the tissue is mapped."
         )
         self._following = next((s for s in _VERBS if project and steps[s][0] != "done"), None)
-        self._next.setText(_what_next(project, self._following))
+        running = self.jobs.current if self.jobs.busy else None
+        self._next.setText(
+            f"<b>Now:</b> {running.title} …" if running else _what_next(project, self._following)
+        )
         self._do.setText(_VERBS.get(self._following or "", ""))
         for button in (self._do, self._all):
-            button.setVisible(self._following is not None)
-            button.setEnabled(idle)
+            button.setVisible(self._following is not None and running is None)
 
     def _on_results(self) -> None:
         if self.session.results is not None:
@@ -306,7 +307,7 @@ def _dock_of(widget: QWidget) -> QWidget:
 
 def _what_next(project: Any, following: str | None) -> str:
     if project is None:
-        return "<b>Next:</b> open slides, a sample or a project."
+        return "<b>Next:</b> open slides or a sample and create a project, or open one."
     if following is None:
         return "<b>All done.</b> Explore the clusters, then export."
     return f"<b>Next:</b> {_VERBS[following].lower().replace('umap', 'UMAP')}."

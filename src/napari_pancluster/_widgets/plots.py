@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_pancluster.core.validation import BETTER, PLAIN_NAMES, ValidationScores
 
 _LINE, _SUGGESTED = "#7BAFDE", "#F4A736"
+# Drawing takes a tenth of a second; the training needs the processor more.
+_REDRAW_S = 1.0
 _LOSSES = {
     "reconstruction": "Reconstruction (lower is better)",
     "clustering": "Clustering (lower is better)",
@@ -82,6 +85,7 @@ class LossPlot(Plot):
     def __init__(self) -> None:
         super().__init__(150)
         self._values: dict[str, list[tuple[float, float]]] = {}
+        self._drawn = 0.0
 
     def clear(self) -> None:
         """Start a new curve."""
@@ -93,12 +97,16 @@ class LossPlot(Plot):
         for name in _LOSSES:
             if name in values:
                 self._values.setdefault(name, []).append((step, values[name]))
-        if not self._values:
-            return
+        if self._values and time.monotonic() - self._drawn >= _REDRAW_S:
+            self._drawn = time.monotonic()
+            self._draw()
+
+    def _draw(self) -> None:
         panels = self._axes(len(self._values), columns=2)
         for (name, points), axes in zip(self._values.items(), panels, strict=True):
             axes.plot(*zip(*points, strict=True), color=_LINE, lw=1)
             axes.set_title(_LOSSES[name], **self._text)
+            axes.set_xlabel("training step", **self._text)
         self._canvas.draw_idle()
 
 

@@ -44,6 +44,7 @@ class TissueView:
         self._session = session
         self._cache_mb = cache_mb
         self._fitted_case: str | None = None
+        self._undrawn = False
         session.stack_changed.connect(self._on_stack)
         session.results_changed.connect(self._on_results)
         session.case_changed.connect(self._on_case)
@@ -132,26 +133,29 @@ class TissueView:
             return
         name = f"Density of {session.edits.name(label)}"
         image = density(session.label_image(), label)
-        for old in [x for x in self._tagged(_layers.DENSITY) if x.name == name]:
-            self._viewer.layers.remove(old)
-        self._add(
+        self._put(
             _layers.density_layer(
-                image, session.grid, self._reference(), name=name, unit=session.unit
-            )
+                image, session.grid, self._reference(), label=label, name=name, unit=session.unit
+            ),
+            "label",
         )
 
     # The session changed
 
     def _on_stack(self) -> None:
-        self._remove(_layers.SLIDE)
         stack = self._session.stack
         if stack is None:
+            self._remove(self._tagged(_layers.SLIDE))
             self._fitted_case = None
             return
         unit = self._session.unit
-        for data in _layers.stack_layers(stack, unit=unit, cache_mb=self._cache_mb):
-            self._add(data)
-        self._raise_maps()
+        wanted = _layers.stack_layers(stack, unit=unit, cache_mb=self._cache_mb)
+        names = {options["metadata"]["stain"] for _, options, _ in wanted}
+        shown = self._tagged(_layers.SLIDE)
+        self._remove([x for x in shown if x.metadata.get("stain") not in names])
+        for data in wanted:
+            self._put(data, "stain")
+        self._arrange()
         # The reference, not a map: its controls are short, and a click means the tissue.
         self._viewer.layers.selection.active = self._tagged(_layers.SLIDE)[-1]
         if stack.case != self._fitted_case:
@@ -159,28 +163,24 @@ class TissueView:
             self._viewer.reset_view()
 
     def _on_case(self) -> None:
-        self._remove(_layers.MAP, _layers.SELECTION, _layers.DENSITY)
+        self._remove(self._tagged(_layers.DENSITY))
         self._on_results()
 
     def _on_results(self) -> None:
         session, grid = self._session, self._session.grid
         if grid is None:
-            self._remove(_layers.MAP, _layers.SELECTION, _layers.DENSITY)
+            self._remove(self._tagged(_layers.MAP, _layers.SELECTION, _layers.DENSITY))
             return
-        shape = grid.shape
-        if self.map is None or self.map.data.shape != shape:
-            self._remove(_layers.MAP, _layers.SELECTION, _layers.DENSITY)
-            place = {"unit": session.unit}
-            image = session.label_image()
-            self._add(_layers.map_layer(image, grid, self._reference(), name="Clusters", **place))
-            image = session.selection_image()
-            self._add(_layers.selection_layer(image, grid, self._reference(), **place))
-            colours = {None: _CLEAR, 0: _CLEAR, _layers.SELECTED: _CLEAR, _layers.VEILED: _VEIL}
-            for layer in self._tagged(_layers.MAP, _layers.SELECTION):
-                layer.editable = False
-            self._layer(_layers.SELECTION).colormap = DirectLabelColormap(color_dict=colours)
+        image, reference, unit = session.label_image(), self._reference(), session.unit
+        self._put(_layers.map_layer(image, grid, reference, name="Clusters", unit=unit))
+        image = session.selection_image()
+        veil = self._put(_layers.selection_layer(image, grid, reference, unit=unit))
+        colours = {None: _CLEAR, 0: _CLEAR, _layers.SELECTED: _CLEAR, _layers.VEILED: _VEIL}
+        veil.colormap = DirectLabelColormap(color_dict=colours)
+        for layer in self._tagged(_layers.MAP, _layers.SELECTION):
+            layer.editable = False
         self._on_clusters()
-        self._on_selection()
+        self._arrange()
 
     def _on_clusters(self) -> None:
         layer, edits = self.map, self._session.edits
@@ -191,7 +191,7 @@ class TissueView:
         colours |= {n: _CLEAR if n in edits.hidden else edits.colour(n) for n in edits.labels}
         # A new one: napari does not see changes inside a colormap.
         layer.colormap = DirectLabelColormap(color_dict=colours)
-        self._remove(_layers.DENSITY)
+        self._remove(self._tagged(_layers.DENSITY))
 
     def _on_selection(self) -> None:
         layer = self.selected
@@ -261,7 +261,30 @@ class TissueView:
         stack = results.stacks[self._session.case]
         return stack.stain(stack.reference).slide
 
+    def _put(self, data: _layers.LayerData, key: str | None = None) -> Any:
+        """Show data in the layer that had its place, so that the user's settings stay, or add one.
+
+        Parameters
+        ----------
+        key
+            Entry of the metadata that tells layers of a kind apart.
+        """
+        pixels, options, _ = data
+        facts = options["metadata"]
+        for layer in self._tagged(facts["pancluster"]):
+            if key is None or layer.metadata.get(key) == facts[key]:
+                layer.data = pixels
+                for name in ("scale", "translate", "name", "metadata"):
+                    setattr(layer, name, options[name])
+                return layer
+        return self._add(data)
+
     def _add(self, data: _layers.LayerData) -> Any:
+        if self._undrawn:
+            # napari 0.9.2 may crash in OpenGL when layers come before the window was drawn
+            # without those that went.
+            self._undrawn = False
+            self._viewer.screenshot(canvas_only=True, flash=False)
         active = self._viewer.layers.selection.active
         layer = self._viewer.add_layer(Layer.create(*data))
         if active in self._viewer.layers:
@@ -275,14 +298,23 @@ class TissueView:
         found = self._tagged(tag)
         return found[-1] if found else None
 
-    def _remove(self, *tags: str) -> None:
-        for layer in self._tagged(*tags):
+    def _remove(self, gone: list[Layer]) -> None:
+        for layer in gone:
             self._viewer.layers.remove(layer)
+            self._undrawn = True
 
-    def _raise_maps(self) -> None:
-        layers = self._viewer.layers
-        for layer in self._tagged(_layers.MAP, _layers.SELECTION, _layers.OUTLINES):
-            layers.move(layers.index(layer), len(layers))
+    def _arrange(self) -> None:
+        """Bring slides, reference last, under the maps, and outlines on top."""
+        layers, stack = self._viewer.layers, self._session.stack
+        reference = stack.reference if stack is not None else None
+        slides = self._tagged(_layers.SLIDE)
+        order = [x for x in slides if x.metadata.get("stain") != reference]
+        order += [x for x in slides if x.metadata.get("stain") == reference]
+        for tag in (_layers.MAP, _layers.DENSITY, _layers.SELECTION, _layers.OUTLINES):
+            order += self._tagged(tag)
+        if [x for x in layers if x in order] != order:
+            for layer in order:
+                layers.move(layers.index(layer), len(layers))
 
 
 def combination(modifiers: Any, otherwise: Combine) -> Combine:

@@ -19,14 +19,21 @@ def write_label_images(folder: Path, content: Content) -> list[Path]:
     paths = []
     for number, grid in enumerate(content.table.grids):
         path = folder / f"{grid.case}_clusters.ome.tif"
-        _write_labels(
+        write_label_image(
             path, content.label_image(number), grid.cell_um if content.calibrated else None
         )
         paths.append(path)
     return paths
 
 
-def _write_labels(path: Path, image: NDArray[np.uint8], pixel_um: float | None) -> None:
+def write_label_image(path: Path, image: NDArray[np.integer], pixel_um: float | None) -> None:
+    """Write labels (rows, cols) as OME-TIFF, a pyramid when large.
+
+    Parameters
+    ----------
+    pixel_um
+        Side of a pixel in µm; None where it is not known.
+    """
     metadata: dict[str, object] = {"axes": "YX"}
     if pixel_um is not None:
         metadata |= {
