@@ -14,6 +14,7 @@ import napari_pancluster
 from napari_pancluster._reader import get_reader
 from napari_pancluster._sample_data import open_liver, open_pancreas
 from napari_pancluster._writer import write_labels
+from napari_pancluster.core.errors import InputError
 
 
 def test_every_command_of_the_manifest_can_be_imported() -> None:
@@ -41,13 +42,19 @@ def test_the_writer_keeps_labels_and_pixel_size(tmp_path: Path) -> None:
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     layer = Labels(labels, scale=(16.0, 16.0), units=("um", "um"))
     target = tmp_path / "map.ome.tif"
-    assert layer.save(str(target), plugin="napari-pancluster") == [str(target)]
+    manifest = PluginManifest.from_file(Path(napari_pancluster.__file__).parent / "napari.yaml")
+    (writer,) = manifest.contributions.writers or ()
+    assert writer.layer_type_constraints()[0].layer_type.value == "labels"
+    data, attributes, _ = layer.as_layer_data_tuple()
+    assert write_labels(str(target), data, attributes) == [str(target)]
     with tifffile.TiffFile(target) as tiff:
         assert np.array_equal(tiff.asarray(), labels)
         assert 'PhysicalSizeX="16.0"' in (tiff.ome_metadata or "")
     bare = write_labels(str(tmp_path / "bare.ome.tif"), labels, {"scale": (2, 2), "units": None})
     with tifffile.TiffFile(bare[0]) as tiff:
         assert "PhysicalSize" not in (tiff.ome_metadata or "")
+    with pytest.raises(InputError, match="3 dimensions"):
+        write_labels(str(tmp_path / "stack.ome.tif"), labels[None], {})
 
 
 def test_a_folder_that_is_no_project_is_left_to_others(tmp_path: Path) -> None:

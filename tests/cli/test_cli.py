@@ -170,6 +170,7 @@ def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(
     assert "--patch-px" in refuse(capsys, "train", project, "--patch-px", 65)
     assert "not a range" in refuse(capsys, "select-k", project, "--k", "few")
     assert "is not a project" in refuse(capsys, "map", tmp_path / "other")
+    assert "is not a project" in refuse(capsys, "open", tmp_path / "other")
     assert "--oops" in refuse(capsys, "synth", tmp_path / "s", "--oops")
     assert (project / "project.json").read_bytes() == state
 

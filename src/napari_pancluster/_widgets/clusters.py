@@ -202,6 +202,8 @@ class ClustersPanel(QWidget):
         self.gallery = Gallery(session)
         self.curves = IndexPlot()
         self.k = QSpinBox()
+        self._state = QLabel()
+        self._state.setWordWrap(True)
         self._why = QLabel()
         self._why.setWordWrap(True)
         self._undo = _push("Undo", "Take back the last change or selection (Ctrl+Z).")
@@ -214,6 +216,10 @@ class ClustersPanel(QWidget):
         self._connect()
         self._on_results()
 
+    def say_state(self, text: str) -> None:
+        """Show where mapping stands."""
+        self._state.setText(text)
+
     def close_session(self) -> None:
         """Stop listening to the session."""
         session = self._session
@@ -225,6 +231,7 @@ class ClustersPanel(QWidget):
     def _build(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
+        layout.addWidget(self._state)
         line = QHBoxLayout()
         label = QLabel("Number of clusters")
         label.setBuddy(self.k)

@@ -34,7 +34,7 @@ from napari_pancluster._widgets.steps import ExportPanel, RegisterPanel, TrainPa
 from napari_pancluster._widgets.tissue import TissueView
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import MapConfig, RegisterConfig
-from napari_pancluster.core.pipeline.describe import steps_in_words
+from napari_pancluster.core.pipeline.describe import step_states, steps_in_words
 
 PLUGIN, TITLE = "napari-pancluster", "PanCluster"
 _MARKS = {"done": "✓ ", "stale": "! ", "missing": ""}
@@ -250,14 +250,16 @@ class MainWidget(QWidget):
             state = steps[step][0] if project else "missing"
             self.tabs.setTabText(tab, _MARKS[state] + _TABS[tab])
         self.tabs.setTabText(0, _MARKS["done" if project else "missing"] + _TABS[0])
-        for panel, step in ((self.register, "register"), (self.train, "train")):
-            panel.say_state(steps[step][1] if project else "First: open slides or a project.")
-        self.export.say_state(
-            steps["map"][1]
-            if project
-            else "There is something to export once the tissue is mapped."
-        )
         self._following = next((s for s in _VERBS if project and steps[s][0] != "done"), None)
+        for panel, step in (
+            (self.register, "register"),
+            (self.train, "train"),
+            (self.clusters, "map"),
+            (self.export, "map"),
+        ):
+            state, words = steps.get(step, ("missing", "First: open slides or a project."))
+            onward = _what_next(project, self._following) if state == "done" else ""
+            panel.say_state(f"{words} {onward}")
         running = self.jobs.current if self.jobs.busy else None
         self._next.setText(
             f"<b>Now:</b> {running.title} …" if running else _what_next(project, self._following)
@@ -284,7 +286,11 @@ class MainWidget(QWidget):
             self.work.embed()
 
     def _on_all(self) -> None:
-        self.work.everything(self.train.given)
+        if self.session.project is None:
+            return
+        # A network that is up to date is kept, whatever the form says by now.
+        trained = step_states(self.session.project)["train"] == "done"
+        self.work.everything({} if trained else self.train.given)
 
     def _on_hide_key(self, viewer: Viewer) -> None:
         self.tissue.toggle_map()

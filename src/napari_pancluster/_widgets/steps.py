@@ -30,6 +30,7 @@ from napari_pancluster._widgets.jobs import Jobs
 from napari_pancluster._widgets.plots import LossPlot
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import MapConfig, RegisterConfig, TrainConfig
+from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.registering import registration_results
 from napari_pancluster.core.progress import Progress
 
@@ -132,6 +133,13 @@ class RegisterPanel(StepPanel):
                 item.setToolTip(result["reason"])
                 self.table.setItem(row, column, item)
         self.table.setVisible(bool(results))
+        doubts = [
+            f"{r['stain']} of {r['case']}: {r['status']}. {r['reason']}"
+            for r in results
+            if r["status"] != "ok"
+        ]
+        self._doubts.setText("\n".join(doubts))
+        self._doubts.setVisible(bool(doubts))
 
     def _build(self) -> None:
         fields = tuple(RegisterConfig.model_fields)
@@ -153,6 +161,9 @@ class RegisterPanel(StepPanel):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
         self._column.addWidget(self.table)
+        self._doubts = QLabel()
+        self._doubts.setWordWrap(True)
+        self._column.addWidget(self._doubts)
 
     def _on_go(self) -> None:
         config = self._config(RegisterConfig, self.form, self._more)
@@ -237,7 +248,9 @@ class ExportPanel(StepPanel):
 
     def refresh(self) -> None:
         """Show whether there is something to export."""
-        self._go.setEnabled(self._idle and self._session.results is not None)
+        project = self._session.project
+        mapped = project is not None and step_states(project)["map"] == "done"
+        self._go.setEnabled(self._idle and mapped and self._session.results is not None)
 
     def _build(self) -> None:
         self._boxes: dict[str, QCheckBox] = {}
