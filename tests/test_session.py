@@ -132,9 +132,9 @@ def test_rows_cells_and_images_of_the_case_agree(session: Session) -> None:
     image = session.label_image()
     for position in (0, 17, len(grid.index) - 1):
         cell = tuple(int(v) for v in grid.index[position])
-        assert session.row_at(cell) == rows.start + position
+        assert session.map.row_at(cell) == rows.start + position
         assert image[cell] == session.labels[rows.start + position]
-    assert session.row_at((0, 0)) is None and image[0, 0] == 0
+    assert session.map.row_at((0, 0)) is None and image[0, 0] == 0
     session.pick(rows.start + 17)
     assert (session.selection_image() == 1).sum() == 1
     assert (session.selection_image() == 2).sum() == len(grid.index) - 1

@@ -7,12 +7,13 @@ nothing, so that no view ever answers itself. For the GUI thread only.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_pancluster._history import History, View
+from napari_pancluster.core.casemap import CaseMap
 from napari_pancluster.core.colouring import Colouring, colour_by, columns
 from napari_pancluster.core.edits import ClusterEdits, Operation
 from napari_pancluster.core.patches import PatchGrid
@@ -23,34 +24,14 @@ from napari_pancluster.core.selection import (
     Mask,
     SelectionSummary,
     combine,
-    connected,
     inside,
 )
 from napari_pancluster.core.stack import SlideStack
 
-_HISTORY = 300
 _MOST_NAMED, _ALMOST_ALL = 3, 0.995
+_NOTHING = np.zeros((1, 1), np.uint8)
 # What a click on the tissue picks.
 PICKS = ("patch", "area", "cluster")
-
-
-@dataclass(frozen=True)
-class _View:
-    """One step of the history: all that undo can bring back.
-
-    Attributes
-    ----------
-    k
-        Number of clusters looked at.
-    edits
-        Per k.
-    chosen
-        The selection, eight patches a byte.
-    """
-
-    k: int
-    edits: Mapping[int, ClusterEdits]
-    chosen: bytes
 
 
 class Session:
@@ -90,14 +71,12 @@ class Session:
         self.pick_what = PICKS[0]
         self._column = "Cluster"
         self._hover: int | None = None
-        self._history: list[_View] = []
-        self._at = -1
+        self._history: History | None = None
+        self._map: CaseMap | None = None
         self._selection: Mask = np.zeros(0, np.bool_)
         self._labels: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._counts: NDArray[np.int64] = np.zeros(256, np.int64)
         self._saved: dict[int, ClusterEdits] = {}
-        self._row_image: NDArray[np.generic] = np.full((1, 1), -1, np.int32)
-        self._rows_case: str | None = None
 
     # Project and results
 
@@ -118,8 +97,7 @@ class Session:
     def show_results(self, results: Results | None) -> None:
         """Look at results; the selection and the history start anew."""
         self.results = results
-        self._hover, self._rows_case = None, None
-        self._history, self._at = [], -1
+        self._hover, self._map, self._history = None, None, None
         count = len(results.table) if results else 0
         self._selection = np.zeros(count, np.bool_)
         self._labels = np.zeros(count, np.uint8)
@@ -127,8 +105,7 @@ class Session:
         self._column = "Cluster"
         if results is not None:
             self._saved = dict(results.edits)
-            chosen = np.packbits(self._selection).tobytes()
-            self._history, self._at = [_View(results.k, dict(results.edits), chosen)], 0
+            self._history = History(View.of(results.k, dict(results.edits), self._selection))
             self._relabel()
         self.results_changed.emit()
         self.clusters_changed.emit()
@@ -168,12 +145,12 @@ class Session:
     @property
     def k(self) -> int:
         """Number of clusters looked at; 0 without results."""
-        return self._view.k if self._history else 0
+        return self._history.view.k if self._history else 0
 
     @property
     def edits(self) -> ClusterEdits:
         """What the user made of these clusters."""
-        return self._view.edits[self.k] if self._history else ClusterEdits(0)
+        return self._history.view.edits if self._history else ClusterEdits(0)
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -188,9 +165,9 @@ class Session:
     def choose_k(self, k: int) -> None:
         """Look at another number of clusters."""
         if self.results is not None and k != self.k and k in self.results.ks:
-            edits = self._view.edits[k]
+            edits = self._all_edits[k]
             selection = self._without_hidden(edits, self.results.labels(k, edits), self._selection)
-            self._push(k, self._view.edits, selection)
+            self._push(k, self._all_edits, selection)
 
     def edit(self, operation: Operation) -> None:
         """Rename, recolour, merge or hide.
@@ -205,13 +182,11 @@ class Session:
         edits = self.edits.then(operation)
         labels = self.results.labels(self.k, edits)
         selection = self._without_hidden(edits, labels, self._selection)
-        self._push(self.k, {**self._view.edits, self.k: edits}, selection)
+        self._push(self.k, {**self._all_edits, self.k: edits}, selection)
 
     def unsaved_edits(self) -> list[ClusterEdits]:
         """Return the edits that the project does not hold yet."""
-        if not self._history:
-            return []
-        return [e for k, e in self._view.edits.items() if self._saved.get(k) != e]
+        return [e for k, e in self._all_edits.items() if self._saved.get(k) != e]
 
     def mark_saved(self, edits: ClusterEdits) -> None:
         """Take note that the project holds these edits."""
@@ -242,20 +217,14 @@ class Session:
         wanted = combine(self._selection, mask, how)
         wanted = self._without_hidden(self.edits, self._labels, wanted)
         if not np.array_equal(wanted, self._selection):
-            self._push(self.k, self._view.edits, wanted)
+            self._push(self.k, self._all_edits, wanted)
 
     def select_outlined(
         self, outline: NDArray[np.floating], how: Combine = Combine.REPLACE
     ) -> None:
         """Select the patches of the case whose centres lie in an outline (V, 2) in µm."""
-        if self.results is None:
-            return
-        number = self.results.grid_number(self.case)
-        mask = np.zeros(len(self._selection), np.bool_)
-        mask[self.results.table.rows_of(number)] = inside(
-            self.results.table.grids[number].centres, outline
-        )
-        self.select(mask, how)
+        if self.map is not None:
+            self.select(self.map.outlined(outline), how)
 
     def select_in_scatter(
         self, outline: NDArray[np.floating], how: Combine = Combine.REPLACE
@@ -277,58 +246,44 @@ class Session:
         """Select what a click on a patch means: the patch, its area or its cluster."""
         if self.results is None:
             return
-        what, mask = self.pick_what, np.zeros(len(self._selection), np.bool_)
-        if what == "patch":
-            mask[row] = True
-        elif what == "cluster":
+        if self.pick_what == "cluster":
             mask = self._labels == self._labels[row]
+        elif self.pick_what == "area":
+            number, _ = self.results.position(row)
+            mask = CaseMap(self.results.table, number).area_around(row, self._labels)
         else:
-            number, position = self.results.position(row)
-            grid = self.results.table.grids[number]
-            rows = self.results.table.rows_of(number)
-            image = grid.image(self._labels[rows]).astype(np.uint8)
-            line, column = grid.index[position]
-            piece = connected(image, (int(line), int(column)))
-            mask[rows] = piece[grid.index[:, 0], grid.index[:, 1]]
+            mask = np.zeros(len(self._selection), np.bool_)
+            mask[row] = True
         self.select(mask, how)
 
     # The map of the case that is shown
 
     @property
-    def grid(self) -> PatchGrid | None:
+    def map(self) -> CaseMap | None:
         """Cells of the case that is shown; None without results."""
         if self.results is None:
             return None
-        return self.results.table.grids[self.results.grid_number(self.case)]
+        number = self.results.grid_number(self.case)
+        if self._map is None or self._map.number != number:
+            self._map = CaseMap(self.results.table, number)
+        return self._map
+
+    @property
+    def grid(self) -> PatchGrid | None:
+        """Grid of the case that is shown; None without results."""
+        return self.map.grid if self.map is not None else None
 
     def label_image(self) -> NDArray[np.uint8]:
         """Return the labels of the case's cells; 0 is background."""
-        return self._image(self._labels)
+        return self.map.image(self._labels) if self.map is not None else _NOTHING
 
     def selection_image(self) -> NDArray[np.uint8]:
         """Return 1 for the selected cells of the case, and 2 for the others while there are any."""
+        if self.map is None:
+            return _NOTHING
         if not self._selection.any():
-            return self._image(np.zeros(len(self._selection), np.uint8))
-        return self._image(2 - self._selection.view(np.uint8))
-
-    def row_at(self, cell: tuple[int, int]) -> int | None:
-        """Return the row of a cell of the case, or None where it is no tissue."""
-        if self.results is None or self.grid is None:
-            return None
-        if self._rows_case != self.case:
-            first = int(self.results.table.case_offsets[self.results.grid_number(self.case)])
-            count = len(self.grid.index)
-            numbers = np.arange(first, first + count, dtype=np.int32)
-            self._row_image = self.grid.image(numbers, background=-1)
-            self._rows_case = self.case
-        row = int(self._row_image[cell])
-        return row if row >= 0 else None
-
-    def _image(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self.results is None or self.grid is None:
-            return np.zeros((1, 1), np.uint8)
-        rows = self.results.table.rows_of(self.results.grid_number(self.case))
-        return self.grid.image(values[rows]).astype(np.uint8, copy=False)
+            return np.zeros(self.map.grid.shape, np.uint8)
+        return self.map.image(2 - self._selection.view(np.uint8))
 
     # Colours and the patch under the pointer
 
@@ -403,42 +358,40 @@ class Session:
     @property
     def can_undo(self) -> bool:
         """Whether there is something to undo."""
-        return self._at > 0
+        return self._history is not None and self._history.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether something was undone."""
-        return self._at < len(self._history) - 1
+        return self._history is not None and self._history.can_redo
 
     def undo(self) -> None:
         """Go back one step."""
-        if self.can_undo:
-            self._go(self._at - 1)
+        self._go(-1)
 
     def redo(self) -> None:
         """Go forward one step."""
-        if self.can_redo:
-            self._go(self._at + 1)
+        self._go(1)
 
     @property
-    def _view(self) -> _View:
-        return self._history[self._at]
+    def _all_edits(self) -> Mapping[int, ClusterEdits]:
+        return self._history.view.all_edits if self._history else {}
 
-    def _push(self, k: int, edits: Mapping[int, ClusterEdits], selection: Mask) -> None:
-        new = _View(k, edits, np.packbits(selection).tobytes())
-        before = self._view
-        self._history = [*self._history[: self._at + 1], new][-_HISTORY:]
-        self._at = len(self._history) - 1
+    def _push(self, k: int, all_edits: Mapping[int, ClusterEdits], selection: Mask) -> None:
+        assert self._history is not None
+        before = self._history.view
+        self._history.push(View.of(k, all_edits, selection))
         self._show(before, selection)
 
-    def _go(self, at: int) -> None:
-        before, self._at = self._view, at
-        chosen = np.frombuffer(self._view.chosen, np.uint8)
-        self._show(before, np.unpackbits(chosen, count=len(self._selection)).view(np.bool_))
+    def _go(self, steps: int) -> None:
+        if self._history is not None:
+            before = self._history.view
+            self._history.move(steps)
+            self._show(before, self._history.view.selection(len(self._selection)))
 
-    def _show(self, before: _View, selection: Mask) -> None:
+    def _show(self, before: View, selection: Mask) -> None:
         assert self.results is not None
-        other = before.k != self.k or before.edits[self.k] != self.edits
+        other = before.k != self.k or before.edits != self.edits
         if other:
             self._relabel()
         changed = not np.array_equal(selection, self._selection)

@@ -249,11 +249,11 @@ class TissueView:
     # Layers by what they are, whatever the user calls them
 
     def _row_under(self, world: Any) -> int | None:
-        grid = self._session.grid
-        if grid is None:
+        cells = self._session.map
+        if cells is None:
             return None
-        cell = _layers.cell_at(world, grid, self._reference())
-        return None if cell is None else self._session.row_at(cell)
+        cell = _layers.cell_at(world, cells.grid, self._reference())
+        return None if cell is None else cells.row_at(cell)
 
     def _reference(self) -> Any:
         results = self._session.results

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from io import StringIO
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,37 +85,46 @@ def _umap(latents: NDArray[np.float32], config: EmbedConfig, beat: Beat) -> NDAr
         warnings.filterwarnings("ignore", category=ImportWarning)
         import umap
 
+        # UMAP's own defaults, said aloud so that progress has a total.
+        epochs = 500 if len(latents) <= 10_000 else 200
         model = umap.UMAP(
             n_neighbors=min(config.neighbors, len(latents) - 1),
             min_dist=config.min_dist,
             random_state=config.seed,
             # The spectral start needs more points than dimensions it solves for.
             init="spectral" if len(latents) > 50 else "random",
-            # UMAP has no callback; the text of its own bar is where its epochs can be counted.
+            n_epochs=epochs,
             tqdm_kwds={
                 "disable": False,
-                "file": _Epochs(beat),
-                "mininterval": 0,
+                "file": StringIO(),
                 "miniters": 1,
-                "bar_format": "{n_fmt}/{total_fmt}",
+                "mininterval": _AskedEveryEpoch(beat, epochs),
+                "delay": float("inf"),
             },
         )
         return np.asarray(model.fit_transform(latents), np.float32)
 
 
-class _Epochs:
-    """Reads "12/200" from a bar's text and passes it on; an exception there stops the fit."""
+class _AskedEveryEpoch(float):
+    """The least interval between two drawings of UMAP's bar, which it never draws.
 
-    def __init__(self, beat: Beat) -> None:
-        self._beat = beat
+    UMAP has no callback. Its bar asks after every epoch whether this interval has passed: a place
+    where epochs can be counted and the fit can be stopped. An exception while the bar is drawn
+    would leave its lock taken for ever, and the next bar would wait for it.
+    """
 
-    def write(self, text: str) -> None:
-        done, slash, total = text.strip().partition("/")
-        if slash and done.isdigit() and total.isdigit():
-            self._beat(int(done), int(total))
+    def __new__(cls, beat: Beat, epochs: int) -> Self:
+        """Return the interval for a fit of so many epochs."""
+        return super().__new__(cls, 0.0)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
+    def __init__(self, beat: Beat, epochs: int) -> None:
+        self._beat, self._epochs, self._done = beat, epochs, 0
+
+    def __le__(self, other: float) -> bool:
+        """Count an epoch; never is it time to draw."""
+        self._done += 1
+        self._beat(self._done, self._epochs)
+        return False
 
 
 def _place(
