@@ -25,6 +25,7 @@ LIMITS_MS = {
     "pan_ms_1m": 100,
     "hover_ms": 250,
     "k_change_ms": 100,
+    "dock_ms": 1500,
 }
 REPEATS = 7
 VERTICES = 500
@@ -53,15 +54,17 @@ def measure() -> dict[str, float]:
     import napari
     from qtpy.QtWidgets import QApplication
 
-    from napari_pancluster._widgets.main import MainWidget
     from napari_pancluster.core.edits import Recolour
 
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1600, 1000)
-    widget = MainWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="PanCluster")
+    began = time.perf_counter()
+    from napari_pancluster._widgets.main import dock
+
+    widget = dock(viewer)
+    QApplication.processEvents()
+    found = {"dock_ms": 1000 * (time.perf_counter() - began)}
     session = widget.session
-    found = {}
 
     def show(rows: int, cols: int) -> None:
         results = drawn_results(rows, cols)

@@ -28,7 +28,7 @@ from napari_pancluster.core.selection import (
 )
 from napari_pancluster.core.stack import SlideStack
 
-_MOST_NAMED, _ALMOST_ALL = 3, 0.995
+_MOST_NAMED, _ALMOST_ALL = 2, 0.995
 _NOTHING = np.zeros((1, 1), np.uint8)
 # What a click on the tissue picks.
 PICKS = ("patch", "area", "cluster")

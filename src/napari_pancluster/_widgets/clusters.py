@@ -217,8 +217,9 @@ class ClustersPanel(QWidget):
         self._on_results()
 
     def say_state(self, text: str) -> None:
-        """Show where mapping stands."""
+        """Show where mapping stands; nothing where the table says it all."""
         self._state.setText(text)
+        self._state.setVisible(bool(text))
 
     def close_session(self) -> None:
         """Stop listening to the session."""

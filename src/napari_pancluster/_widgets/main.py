@@ -258,8 +258,11 @@ class MainWidget(QWidget):
             (self.export, "map"),
         ):
             state, words = steps.get(step, ("missing", "First: open slides or a project."))
-            onward = _what_next(project, self._following) if state == "done" else ""
-            panel.say_state(f"{words} {onward}")
+            if state == "done" and self._following is not None:
+                words = f"{words} {_what_next(project, self._following)}"
+            elif state == "done" and panel is self.clusters:
+                words = ""
+            panel.say_state(words)
         running = self.jobs.current if self.jobs.busy else None
         self._next.setText(
             f"<b>Now:</b> {running.title} …" if running else _what_next(project, self._following)

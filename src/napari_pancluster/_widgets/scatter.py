@@ -177,11 +177,16 @@ class ScatterWidget(QWidget):
     def _on_colours(self) -> None:
         self._colour.setCurrentText(self._session.column)
         self.canvas.show_colours(self._session.colouring, self._session.selection)
-        self._summary.setText(self._session.selection_in_words())
+        self._say_selection()
 
     def _on_selection(self) -> None:
         self.canvas.show_selection(self._session.selection)
-        self._summary.setText(self._session.selection_in_words())
+        self._say_selection()
+
+    def _say_selection(self) -> None:
+        words = self._session.selection_in_words()
+        self._summary.setText(words)
+        self._summary.setToolTip(words)
 
     def _on_hover(self) -> None:
         self.canvas.mark(self._session.hover)
