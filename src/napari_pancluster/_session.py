@@ -113,7 +113,8 @@ class Session:
 
     def show_embedding(self, results: Results) -> None:
         """Lay the same patches out anew; selection, edits and history stay."""
-        self.results = results
+        assert self.results is not None
+        self.results = self.results.laid_out_as(results)
         self.results_changed.emit()
 
     def keep_k(self, k: int) -> None:

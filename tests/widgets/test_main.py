@@ -16,9 +16,11 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_pancluster._widgets.jobs import Job
+from napari_pancluster.core.artefacts import write_embedding
 from napari_pancluster.core.cases import SlideEntry, make_cases
 from napari_pancluster.core.config import MapConfig
 from napari_pancluster.core.edits import ClusterEdits, Merge, Rename
+from napari_pancluster.core.embedding import Embedding
 from napari_pancluster.core.pipeline.everything import train_and_map
 from napari_pancluster.core.pipeline.exporting import open_content
 from napari_pancluster.core.pipeline.viewing import edits_of, save_edits
@@ -374,6 +376,28 @@ def test_a_step_that_leaves_the_slides_alone_leaves_layers_and_view_alone(
     wait(lambda: main.session.grid.stride_px == 24 and _settled(main))
     assert main.viewer.layers["HE"] is slide and camera.zoom == 3.25
     assert main.tissue.map.data.shape == main.session.grid.shape
+
+
+def test_a_umap_that_arrives_later_leaves_panel_selection_and_history_alone(
+    main: Any, project: Path, wait: Callable[..., None], no_umap: None
+) -> None:
+    main.open_project(project)
+    wait(lambda: main.session.results is not None and _settled(main))
+    main.session.select_labels([int(main.session.labels[0])])
+    selected = main.session.selection.copy()
+    main.show_panel("Export")
+    coords = np.random.default_rng(0).normal(size=(len(selected), 2)).astype(np.float32)
+    opened = Project.open(project)
+    latents = opened.artefact(f"latents/{main.session.results.run}")
+    with opened.writing(f"embed/{main.session.results.run}", (latents.id,), {}) as folder:
+        write_embedding(folder, Embedding(coords, np.arange(len(coords))))
+    main.work._reload()
+    wait(lambda: main.session.results.embedding_name == "UMAP" and _settled(main))
+    assert np.array_equal(main.scatter.canvas._coords, coords)
+    assert main.tabs.tabText(main.tabs.currentIndex()) == "Export" and main.session.can_undo
+    assert np.array_equal(main.session.selection, selected)
+    assert np.array_equal(main.scatter.canvas._selection, selected)
+    assert main.scatter._title.text() == "UMAP"
 
 
 def test_closing_right_after_a_choice_of_k_keeps_it(

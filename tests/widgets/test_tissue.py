@@ -91,6 +91,8 @@ def test_an_outline_drawn_in_the_viewer_selects_what_is_in_it(
         off = (places - (low + high) / 2) / ((high - low) / 2)
         assert (np.square(off).sum(1) <= 1.01).all()
     assert len(layer.data) == 0, "the outline has done its work"
+    click_tissue(explored, world_of(explored, 3))
+    assert np.flatnonzero(session.selection).tolist() == [3], "and a click is a click again"
 
 
 def test_colours_merges_and_hiding_reach_the_layer(explored: Any) -> None:

@@ -105,6 +105,10 @@ class Jobs(QObject):
             self._current.cancelled.set()
             QCoreApplication.processEvents()
             time.sleep(0.01)
+        # napari learns a moment later that its worker is done, and would ask about it.
+        for _ in range(5):
+            QCoreApplication.processEvents()
+            time.sleep(0.01)
         return self._current is None
 
     def _next(self) -> None:

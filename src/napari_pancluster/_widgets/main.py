@@ -77,6 +77,7 @@ class MainWidget(QWidget):
         self.scatter: Any = None
         self.patch: Any = None
         self._both: Any = None
+        self._shown_table: Any = None
         self._watched: QObject | None = None
         self._closed = False
         self._build()
@@ -272,7 +273,10 @@ class MainWidget(QWidget):
             button.setVisible(self._following is not None and running is None)
 
     def _on_results(self) -> None:
-        if self.session.results is not None:
+        results = self.session.results
+        before, self._shown_table = self._shown_table, results.table if results else None
+        # Not for the same patches laid out anew: the user has moved on since.
+        if results is not None and self._shown_table is not before:
             self.show_scatter()
             self.show_panel("Clusters")
 

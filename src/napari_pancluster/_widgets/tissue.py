@@ -45,6 +45,7 @@ class TissueView:
         self._cache_mb = cache_mb
         self._fitted_case: str | None = None
         self._undrawn = False
+        self._outlines: Shapes | None = None
         session.stack_changed.connect(self._on_stack)
         session.results_changed.connect(self._on_results)
         session.case_changed.connect(self._on_case)
@@ -122,7 +123,9 @@ class TissueView:
         layer = self._layer(_layers.OUTLINES)
         if layer is None:
             layer = self._add(_layers.outlines_layer(self._session.unit))
+        if layer is not self._outlines:
             layer.events.data.connect(self._on_outline)
+            self._outlines = layer
         self._viewer.layers.selection.active = layer
         layer.mode = "add_polygon_lasso"
 
@@ -156,8 +159,7 @@ class TissueView:
         for data in wanted:
             self._put(data, "stain")
         self._arrange()
-        # The reference, not a map: its controls are short, and a click means the tissue.
-        self._viewer.layers.selection.active = self._tagged(_layers.SLIDE)[-1]
+        self._activate_reference()
         if stack.case != self._fitted_case:
             self._fitted_case = stack.case
             self._viewer.reset_view()
@@ -241,10 +243,19 @@ class TissueView:
         if layer is not None:
             with layer.events.data.blocker(self._on_outline):
                 layer.data = []
+            # Back to moving and clicking: another outline is another press of the button.
+            layer.mode = "pan_zoom"
+            self._activate_reference()
         if self._session.results is not None:
             reference = self._reference()
             half = reference.um_per_px / 2
             self._session.select_outlined(outline + half, self._session.how)
+
+    def _activate_reference(self) -> None:
+        """Make the reference the active layer: its controls are short, and a click is a click."""
+        slides = self._tagged(_layers.SLIDE)
+        if slides:
+            self._viewer.layers.selection.active = slides[-1]
 
     # Layers by what they are, whatever the user calls them
 
@@ -274,7 +285,7 @@ class TissueView:
         for layer in self._tagged(facts["pancluster"]):
             if key is None or layer.metadata.get(key) == facts[key]:
                 layer.data = pixels
-                for name in ("scale", "translate", "name", "metadata"):
+                for name in ("units", "scale", "translate", "name", "metadata"):
                     setattr(layer, name, options[name])
                 return layer
         return self._add(data)

@@ -165,8 +165,11 @@ class Work(QObject):
     def finish(self) -> None:
         """Keep what is not kept yet, before the window goes."""
         self.save_edits()
+        self._k_timer.stop()
         self.loader.close()
         session = self._session
+        session.case_changed.disconnect(self._open_stack)
+        session.clusters_changed.disconnect(self._on_clusters)
         if session.project is None or session.results is None or session.k == session.results.k:
             return
         from napari_pancluster.core.pipeline.mapping import map_clusters

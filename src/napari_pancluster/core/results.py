@@ -103,6 +103,16 @@ class Results:
             and all(np.array_equal(self.assignments[k], other.assignments[k]) for k in self.ks)
         )
 
+    def laid_out_as(self, other: Results) -> Results:
+        """Return these results with the scatter, scores and k of others of the same patches."""
+        return replace(
+            self,
+            embedding=other.embedding,
+            embedding_name=other.embedding_name,
+            scores=other.scores,
+            k=other.k,
+        )
+
     def with_k(self, k: int) -> Results:
         """Return the results after another k was made the project's map."""
         return replace(self, k=k)
