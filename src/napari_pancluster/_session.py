@@ -304,6 +304,16 @@ class Session:
         more = "" if sum(map(summary.share, most)) > _ALMOST_ALL else ", …"
         return f"{summary.patches:,} patches{area} · {', '.join(shares)}{more}"
 
+    def scatter_in_words(self, colouring: Colouring | None) -> str:
+        """Return what the scatter shows, and what its colours mean where they are numbers."""
+        if self.results is None:
+            return ""
+        name = self.results.embedding_name
+        words = name if name == "UMAP" else f"{name} for now"
+        if colouring is None or colouring.low is None:
+            return words
+        return f"{words} · dark {colouring.low:.3g}, bright {colouring.high:.3g}"
+
     def patch_in_words(self, row: int) -> str:
         """Return what is known of a patch, for people."""
         assert self.results is not None

@@ -159,3 +159,6 @@ def test_colour_by_follows_the_box(explored: Any, canvas: Any) -> None:
     session = explored.session
     assert session.column == "Case"
     assert np.array_equal(canvas._colouring.values, session.results.table.grid_id + 1)
+    assert explored.scatter._title.text() == "UMAP"
+    session.colour_by("Position left to right")
+    assert "dark" in explored.scatter._title.text()

@@ -169,14 +169,15 @@ class ScatterWidget(QWidget):
         self._colour.addItems(self._session.columns)
         if results is not None:
             name, count = results.embedding_name, len(results.table)
-            self._title.setText(name if name == "UMAP" else f"{name} for now")
             waits = "" if name == "UMAP" else "; the UMAP is not computed yet"
             self._title.setToolTip(f"{name} of {count:,} patches{waits}")
         self._on_colours()
 
     def _on_colours(self) -> None:
         self._colour.setCurrentText(self._session.column)
-        self.canvas.show_colours(self._session.colouring, self._session.selection)
+        colouring = self._session.colouring
+        self.canvas.show_colours(colouring, self._session.selection)
+        self._title.setText(self._session.scatter_in_words(colouring))
         self._say_selection()
 
     def _on_selection(self) -> None:

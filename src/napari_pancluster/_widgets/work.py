@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
 
 _EDITS_MS, _K_MS = 400, 1500
+_log = logging.getLogger(__name__)
 
 
 class Work(QObject):
@@ -175,8 +177,12 @@ class Work(QObject):
         from napari_pancluster.core.pipeline.mapping import map_clusters
 
         # The window waits: it takes as long as writing the map once.
-        project = Project.open(session.project.root)
-        run(map_clusters(project, MapConfig(), run=session.results.run, k=session.k))
+        try:
+            project = Project.open(session.project.root)
+            run(map_clusters(project, MapConfig(), run=session.results.run, k=session.k))
+        except PanclusterError as error:
+            # Too late for the panel; the window closes all the same.
+            _log.error("The number of clusters was not kept: %s", error)
 
     def _on_clusters(self) -> None:
         if self._session.results is not None:
