@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -98,8 +98,7 @@ class ClusterTable(QTableWidget):
             hidden = label in edits.hidden
             name = self.item(row, _NAME)
             name.setCheckState(Qt.CheckState.Unchecked if hidden else Qt.CheckState.Checked)
-            pixmap = QPixmap.fromImage(swatch(edits.colour(label)))
-            name.setData(Qt.ItemDataRole.DecorationRole, pixmap)
+            name.setIcon(swatch(edits.colour(label)))
         self._filling = False
         self.setFixedHeight(
             self.horizontalHeader().sizeHint().height() + 4 + _ROW_PX * max(4, self.rowCount())

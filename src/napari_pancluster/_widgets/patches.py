@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QPoint, QRect, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent
+from qtpy.QtGui import QColor, QIcon, QImage, QMouseEvent, QPainter, QPaintEvent, QPixmap
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_pancluster._session import Session
@@ -224,8 +224,11 @@ def _image(pixels: NDArray[np.uint8]) -> QImage:
     return QImage(data.tobytes(), cols, rows, 3 * cols, QImage.Format.Format_RGB888).copy()
 
 
-def swatch(colour: str, *, size: int = 14) -> QImage:
-    """Return a small square of a colour."""
-    image = QImage(size, size, QImage.Format.Format_RGB888)
-    image.fill(QColor(colour))
-    return image
+def swatch(colour: str, *, size: int = 14) -> QIcon:
+    """Return a small square of a colour, which a lit line does not tint."""
+    pixmap = QPixmap(size, size)
+    pixmap.fill(QColor(colour))
+    icon = QIcon()
+    for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected):
+        icon.addPixmap(pixmap, mode)
+    return icon
