@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_pancluster.core.errors import PanclusterError
-from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.progress import Task
 
 _log = logging.getLogger(__name__)
 _INTERVAL_S = 0.1
@@ -23,19 +23,6 @@ _MEMORY = (
     "There is not enough memory. Close other programs, use a smaller batch (Train, more settings), "
     "or choose the CPU as device."
 )
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """How a job ended. A value, because napari loses errors that a worker raises.
-
-    It stays with the job: PySide 6.11 never lets go of an object that was sent from thread to
-    thread by a signal.
-    """
-
-    result: Any = None
-    error: str = ""
-    cancelled: bool = False
 
 
 @dataclass
@@ -62,8 +49,15 @@ class Job:
     quiet: bool = False
     gives_way: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
-    progress: Progress = field(default_factory=lambda: Progress(""))
-    outcome: _Outcome | None = None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How a job ended. A value, because napari loses errors that a worker raises."""
+
+    result: Any = None
+    error: str = ""
+    cancelled: bool = False
 
 
 class Jobs(QObject):
@@ -122,19 +116,14 @@ class Jobs(QObject):
             return
         self._current = job = self._waiting.popleft()
         worker = create_worker(_drive, job)
-        worker.yielded.connect(self._report)
+        worker.yielded.connect(self.progressed)
         worker.returned.connect(self._end)
         self.changed.emit()
         worker.start()
 
-    def _report(self) -> None:
-        if self._current is not None:
-            self.progressed.emit(self._current.progress)
-
-    def _end(self) -> None:
+    def _end(self, outcome: _Outcome) -> None:
         job, self._current = self._current, None
-        assert job is not None and job.outcome is not None
-        outcome, job.outcome = job.outcome, None
+        assert job is not None
         self.changed.emit()
         if outcome.error:
             self.failed.emit(outcome.error)
@@ -153,7 +142,7 @@ class Jobs(QObject):
             self.failed.emit(str(error))
 
 
-def _drive(job: Job) -> Iterator[None]:
+def _drive(job: Job) -> Task[_Outcome]:
     """Drive a job's task in the worker; every error becomes part of the outcome."""
     stage, shown = "", 0.0
     task: Task[Any] | None = None
@@ -163,17 +152,15 @@ def _drive(job: Job) -> Iterator[None]:
             try:
                 progress = next(task)
             except StopIteration as stop:
-                job.outcome = _Outcome(result=stop.value)
-                return
+                return _Outcome(result=stop.value)
             now = time.monotonic()
             if progress.stage != stage or now - shown >= _INTERVAL_S:
                 stage, shown = progress.stage, now
-                job.progress = progress
-                yield
-        job.outcome = _Outcome(cancelled=True)
+                yield progress
+        return _Outcome(cancelled=True)
     # The border between the science and the window: whatever is raised must reach the user.
     except Exception as error:
-        job.outcome = _Outcome(error=sentence(error))
+        return _Outcome(error=sentence(error))
     finally:
         if task is not None:
             task.close()

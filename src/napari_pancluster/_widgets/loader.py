@@ -17,15 +17,13 @@ class Loader(QObject):
     """Runs one request at a time in a thread; of those that wait, the newest replaces the rest."""
 
     failed = Signal(str)
-    _arrived = Signal()
+    _arrived = Signal(object, object, str)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pancluster-read")
         self._busy = False
         self._next: _Request | None = None
-        # What was read stays here: PySide 6.11 never lets go of what a signal sends to a thread.
-        self._read: tuple[Callable[[Any], object], Any, str] | None = None
         self._arrived.connect(self._deliver)
 
     @property
@@ -56,12 +54,9 @@ class Loader(QObject):
         # The same border as a job's: whatever is raised must reach the user.
         except Exception as problem:
             result, error = None, sentence(problem)
-        self._read = (deliver, result, error)
-        self._arrived.emit()
+        self._arrived.emit(deliver, result, error)
 
-    def _deliver(self) -> None:
-        assert self._read is not None
-        (deliver, result, error), self._read = self._read, None
+    def _deliver(self, deliver: Callable[[Any], object], result: Any, error: str) -> None:
         self._busy = False
         if error:
             self.failed.emit(error)
