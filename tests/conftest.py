@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,25 @@ from drawing import GLASS, TINY, texture, write_slide
 
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.project import Project
+
+_STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how the tests ended."""
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without tearing Qt and OpenGL down piece by piece, which may crash once all is said.
+
+    Seen after some orders of the window's tests, in no frame of Python, with every test passed.
+    """
+    if "napari.qt" in sys.modules and _STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_STATUS])
 
 
 @pytest.fixture(scope="session")
