@@ -108,8 +108,6 @@ class Session:
             self._history = History(View.of(results.k, dict(results.edits), self._selection))
             self._relabel()
         self.results_changed.emit()
-        self.clusters_changed.emit()
-        self.selection_changed.emit()
 
     def show_embedding(self, results: Results) -> None:
         """Lay the same patches out anew; selection, edits and history stay."""
@@ -158,16 +156,11 @@ class Session:
         """(N,) label of every patch, after merges."""
         return self._labels
 
-    @property
-    def shown(self) -> Mask | None:
-        """(N,) patches whose cluster is not hidden; None when all are shown."""
-        return self._shown(self.edits, self._labels)
-
     def choose_k(self, k: int) -> None:
         """Look at another number of clusters."""
         if self.results is not None and k != self.k and k in self.results.ks:
             edits = self._all_edits[k]
-            selection = self._without_hidden(edits, self.results.labels(k, edits), self._selection)
+            selection = _in_sight(self._selection, edits, self.results.labels(k, edits))
             self._push(k, self._all_edits, selection)
 
     def edit(self, operation: Operation) -> None:
@@ -182,12 +175,16 @@ class Session:
             return
         edits = self.edits.then(operation)
         labels = self.results.labels(self.k, edits)
-        selection = self._without_hidden(edits, labels, self._selection)
+        selection = _in_sight(self._selection, edits, labels)
         self._push(self.k, {**self._all_edits, self.k: edits}, selection)
 
     def unsaved_edits(self) -> list[ClusterEdits]:
         """Return the edits that the project does not hold yet."""
         return [e for k, e in self._all_edits.items() if self._saved.get(k) != e]
+
+    def unsaved_k(self) -> int | None:
+        """Return the number of clusters looked at, if the project's map has another."""
+        return self.k if self.results is not None and self.k != self.results.k else None
 
     def mark_saved(self, edits: ClusterEdits) -> None:
         """Take note that the project holds these edits."""
@@ -216,7 +213,7 @@ class Session:
         if self.results is None:
             return
         wanted = combine(self._selection, mask, how)
-        wanted = self._without_hidden(self.edits, self._labels, wanted)
+        wanted = _in_sight(wanted, self.edits, self._labels)
         if not np.array_equal(wanted, self._selection):
             self._push(self.k, self._all_edits, wanted)
 
@@ -417,17 +414,6 @@ class Session:
         self._labels = self.results.labels(self.k, self.edits)
         self._counts = np.bincount(self._labels, minlength=256)
 
-    @staticmethod
-    def _shown(edits: ClusterEdits, labels: NDArray[np.uint8]) -> Mask | None:
-        if not edits.hidden:
-            return None
-        table = np.ones(256, np.bool_)
-        table[list(edits.hidden)] = False
-        return table[labels]
 
-    @classmethod
-    def _without_hidden(
-        cls, edits: ClusterEdits, labels: NDArray[np.uint8], selection: Mask
-    ) -> Mask:
-        shown = cls._shown(edits, labels)
-        return selection if shown is None else selection & shown
+def _in_sight(selection: Mask, edits: ClusterEdits, labels: NDArray[np.uint8]) -> Mask:
+    return selection & edits.shown[labels] if edits.hidden else selection

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from drawing import make_results
 from gestures import click_line
 from qtpy.QtCore import Qt
 
@@ -92,6 +94,14 @@ def test_another_k_by_number_and_by_curve(explored: Any, table: Any) -> None:
     assert explored.tissue.map.data.max() == 4
     session.undo()
     assert panel.k.value() == 3
+
+
+def test_results_with_fewer_k_are_looked_at_with_their_own_k(explored: Any, islands: Path) -> None:
+    session = explored.session
+    session.choose_k(6)
+    session.show_results(make_results(islands, cases=2, k=3))
+    assert session.k == 3 and explored.clusters.k.value() == 3 and not session.can_undo
+    assert (explored.clusters.k.minimum(), explored.clusters.k.maximum()) == (2, 4)
 
 
 def test_a_click_on_a_curve_means_the_nearest_k(explored: Any) -> None:

@@ -123,6 +123,10 @@ def test_a_job_that_gives_way_is_stopped_for_the_next(jobs: Jobs, wait: Any) -> 
     jobs.start(Job("Export", lambda: _counting(2, 0.01, log), results.append))
     wait(lambda: results == [2])
     assert log == ["closed", "closed"] and first.cancelled.is_set()
+    # It starts anew when nothing else is to be done; Cancel ends it for good.
+    wait(lambda: jobs.current is not None and jobs.current.title == "UMAP")
+    jobs.cancel()
+    wait(lambda: jobs.current is None)
 
 
 def test_an_error_while_a_result_is_shown_is_told_and_does_not_block(jobs: Jobs, wait: Any) -> None:

@@ -29,8 +29,7 @@ def _agree(main: Any) -> None:
     assert (chosen == _layers.SELECTED).sum() == session.selection[rows].sum()
     assert np.array_equal(canvas._selection, session.selection)
     assert np.array_equal(canvas._colouring.values, session.colouring.values)
-    if session.shown is not None:
-        assert not session.selection[~session.shown].any()
+    assert edits.shown[session.labels[session.selection]].all()
     names = [table.item(r, _NAME).text() for r in range(table.rowCount())]
     assert names == [edits.name(n) for n in edits.labels]
     counts = [int(table.item(r, _PATCHES).text().replace(",", "")) for r in range(len(names))]

@@ -11,10 +11,9 @@ from qtpy.QtCore import QObject, Signal
 from vispy.scene import SceneCanvas
 from vispy.scene.visuals import Image, Line, Markers
 
-from napari_pancluster._widgets.tissue import combination
 from napari_pancluster.core.colouring import Colouring
 from napari_pancluster.core.raster import Frame, Places, disc_radius, draw, nearest, place
-from napari_pancluster.core.selection import Combine, Mask
+from napari_pancluster.core.selection import Mask
 
 _DIMMED = 0.22
 _REACH_PX = 8
@@ -41,6 +40,7 @@ class ScatterCanvas(QObject):
     """Points as discs in a picture that vispy shows.
 
     The picture is made by `core.raster`: ten to thirty times faster than drawing a marker a point.
+    What is outlined or clicked is told together with the keys that were held.
     """
 
     outlined = Signal(object, object)
@@ -60,7 +60,6 @@ class ScatterCanvas(QObject):
         self._ring.order = 11
         self._ring.visible = False
         self.tool = Tool.LASSO
-        self.how = Combine.REPLACE
         self._coords = np.zeros((0, 2), np.float32)
         self._colouring: Colouring | None = None
         self._selection: Mask = np.zeros(0, np.bool_)
@@ -212,7 +211,7 @@ class ScatterCanvas(QObject):
         corners, self._corners = self._corners, []
         self._line.visible = False
         if still and event.button == 1:
-            self.clicked.emit(self._row_at(at), combination(event.modifiers, self.how))
+            self.clicked.emit(self._row_at(at), event.modifiers)
         elif corners and not self._panning:
             if self.tool is Tool.RECTANGLE:
                 corners = _box(corners[0], at)
@@ -257,7 +256,7 @@ class ScatterCanvas(QObject):
     def _emit_outline(self, corners: list[tuple[float, float]], event: Any) -> None:
         if len(corners) >= 3:
             plane = self._frame.to_plane(np.asarray(corners, np.float64))
-            self.outlined.emit(plane, combination(event.modifiers, self.how))
+            self.outlined.emit(plane, event.modifiers)
 
     def _draw_line(self, at: tuple[float, float]) -> None:
         if self.tool is Tool.RECTANGLE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -337,20 +337,23 @@ class ClustersPanel(QWidget):
         self._on_clusters()
 
     def _refresh_k(self, ks: Iterable[int]) -> None:
-        ks = sorted(ks)
-        self.k.setRange(min(0, ks[0]), ks[-1])
-        self.k.setValue(self._session.k)
-        self.k.setMinimum(ks[0])
+        # Qt clamps the old value to a new range and reports it, as if the user had chosen.
+        with QSignalBlocker(self.k):
+            self.k.setRange(min(ks), max(ks))
+            self.k.setValue(self._session.k)
 
     def _on_clusters(self) -> None:
         if self._session.k:
             self.k.setValue(self._session.k)
         self.curves.mark(self._session.k)
         self.table.fill()
-        self._on_selection()
+        self._follow_selection()
 
     def _on_selection(self) -> None:
         self.table.fill_selection()
+        self._follow_selection()
+
+    def _follow_selection(self) -> None:
         self._undo.setEnabled(self._session.can_undo)
         self._redo.setEnabled(self._session.can_redo)
         lit = self.table.chosen

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari.qt.threading import create_worker
@@ -40,7 +40,7 @@ class Job:
     quiet
         Housekeeping: nobody is asked before it is stopped.
     gives_way
-        Can wait: it is stopped when another job is asked for.
+        Can wait: it is stopped when another job is asked for, and starts anew after that.
     """
 
     title: str
@@ -73,6 +73,7 @@ class Jobs(QObject):
         super().__init__(parent)
         self._current: Job | None = None
         self._waiting: deque[Job] = deque()
+        self._later: Job | None = None
 
     @property
     def current(self) -> Job | None:
@@ -86,10 +87,19 @@ class Jobs(QObject):
 
     def start(self, job: Job) -> None:
         """Run a job now, or after those that were asked for before."""
-        self._waiting.append(job)
-        if self._current is not None and self._current.gives_way:
-            self.cancel()
+        if job.gives_way:
+            self._later = job
+        else:
+            self._waiting.append(job)
+        self._displace()
         self._next()
+
+    def _displace(self) -> None:
+        """Stop a running job that can wait; a newer one of its kind is taken instead of it."""
+        job = self._current
+        if job is not None and job.gives_way and not job.cancelled.is_set():
+            self._later = self._later or replace(job, cancelled=threading.Event())
+            self.cancel()
 
     def cancel(self) -> None:
         """Ask the running job to stop at its next step; the project stays as it was."""
@@ -100,6 +110,7 @@ class Jobs(QObject):
     def stop(self, patience_s: float = 30.0) -> bool:
         """Stop everything and wait for it; return whether it stopped in time."""
         self._waiting.clear()
+        self._later = None
         deadline = time.monotonic() + patience_s
         while self._current is not None and time.monotonic() < deadline:
             self._current.cancelled.set()
@@ -112,9 +123,15 @@ class Jobs(QObject):
         return self._current is None
 
     def _next(self) -> None:
-        if self._current is not None or not self._waiting:
+        if self._current is not None:
             return
-        self._current = job = self._waiting.popleft()
+        if self._waiting:
+            job = self._waiting.popleft()
+        elif self._later is not None:
+            job, self._later = self._later, None
+        else:
+            return
+        self._current = job
         worker = create_worker(_drive, job)
         worker.yielded.connect(self.progressed)
         worker.returned.connect(self._end)
@@ -128,7 +145,9 @@ class Jobs(QObject):
         if outcome.error:
             self.failed.emit(outcome.error)
         elif outcome.cancelled:
-            self.cancelled.emit(job.title)
+            displaced = job.gives_way and self._later is not None
+            if not displaced:
+                self.cancelled.emit(job.title)
         else:
             self._deliver(job, outcome.result)
         self._next()

@@ -203,8 +203,12 @@ class MainWidget(QWidget):
         taken = event.type() == QEvent.Type.ParentChange and self.parentWidget() is None
         if taken and self._watched is not None and not self._closed:
             self.close_session()
-            if self._both is not None and self._both.parentWidget() is not None:
-                self.viewer.window.remove_dock_widget(self._both)
+            if self._both is not None:
+                if self._both.parentWidget() is not None:
+                    self.viewer.window.remove_dock_widget(self._both)
+                self._both.deleteLater()
+            # Nobody owns it now, and what outlives the application crashes when Python ends.
+            self.deleteLater()
         return bool(super().event(event))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

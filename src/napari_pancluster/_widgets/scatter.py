@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_pancluster._session import Session
 from napari_pancluster._widgets.canvas import ScatterCanvas, Tool
+from napari_pancluster._widgets.tissue import combination
 from napari_pancluster.core.selection import Combine
 
 _TOOL_TIPS = {
@@ -49,7 +50,6 @@ class ScatterWidget(QWidget):
         self._session = session
         self.canvas = ScatterCanvas()
         self._picked = False
-        self._how = QButtonGroup(self)
         self._colour = QComboBox()
         self._title = QLabel()
         self._summary = QLabel("Nothing selected")
@@ -64,7 +64,6 @@ class ScatterWidget(QWidget):
         session.colouring_changed.connect(self._on_colours)
         session.hover_changed.connect(self._on_hover)
         self._on_results()
-        self._on_selection()
 
     def close_session(self) -> None:
         """Stop listening to the session."""
@@ -92,10 +91,11 @@ class ScatterWidget(QWidget):
             tools.addButton(button)
             bar.addWidget(button)
         bar.addSpacing(10)
-        for number, (how, (text, tip)) in enumerate(_HOW_TIPS.items()):
+        hows = QButtonGroup(self)
+        for how, (text, tip) in _HOW_TIPS.items():
             button = _toggle(text, tip, chosen=how is Combine.REPLACE)
             button.clicked.connect(lambda _=False, h=how: self._on_how(h))
-            self._how.addButton(button, number)
+            hows.addButton(button)
             bar.addWidget(button)
         bar.addSpacing(10)
         fit = _button("Fit", "Show all points.")
@@ -134,13 +134,13 @@ class ScatterWidget(QWidget):
         self.canvas.tool = tool
 
     def _on_how(self, how: Combine) -> None:
-        self.canvas.how = self._session.how = how
+        self._session.how = how
 
     def _on_column(self) -> None:
         self._session.colour_by(self._colour.currentText())
 
-    def _on_outlined(self, outline: Any, how: Combine) -> None:
-        self._session.select_in_scatter(outline, how)
+    def _on_outlined(self, outline: Any, modifiers: Any) -> None:
+        self._session.select_in_scatter(outline, combination(modifiers, self._session.how))
 
     def _on_double_clicked(self, row: int) -> None:
         # Its first click picked the patch; who wants to go there keeps what was selected.
@@ -149,9 +149,9 @@ class ScatterWidget(QWidget):
             self._picked = False
         self.flown_to.emit(row)
 
-    def _on_clicked(self, row: int | None, how: Combine) -> None:
+    def _on_clicked(self, row: int | None, modifiers: Any) -> None:
         before = self._session.selection
-        self._pick(row, how)
+        self._pick(row, combination(modifiers, self._session.how))
         self._picked = self._session.selection is not before
 
     def _pick(self, row: int | None, how: Combine) -> None:

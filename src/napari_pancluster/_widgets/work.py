@@ -61,6 +61,7 @@ class Work(QObject):
             self._jobs.failed.emit(str(error))
             return False
         self.save_edits()
+        self._save_k()
         self._session.show_project(project)
         self._read_results()
         return True
@@ -172,14 +173,15 @@ class Work(QObject):
         session = self._session
         session.case_changed.disconnect(self._open_stack)
         session.clusters_changed.disconnect(self._on_clusters)
-        if session.project is None or session.results is None or session.k == session.results.k:
+        k = session.unsaved_k()
+        if session.project is None or session.results is None or k is None:
             return
         from napari_pancluster.core.pipeline.mapping import map_clusters
 
         # The window waits: it takes as long as writing the map once.
         try:
             project = Project.open(session.project.root)
-            run(map_clusters(project, MapConfig(), run=session.results.run, k=session.k))
+            run(map_clusters(project, MapConfig(), run=session.results.run, k=k))
         except PanclusterError as error:
             # Too late for the panel; the window closes all the same.
             _log.error("The number of clusters was not kept: %s", error)
@@ -193,12 +195,13 @@ class Work(QObject):
         """Make the number of clusters that is looked at the project's map."""
         self._k_timer.stop()
         session = self._session
-        if session.project is None or session.results is None or session.k == session.results.k:
+        k = session.unsaved_k()
+        if session.results is None or k is None:
             return
         if self._jobs.busy:
             self._k_timer.start()
             return
-        run_id, k = session.results.run, session.k
+        run_id = session.results.run
 
         def step(project: Project) -> Task[Any]:
             from napari_pancluster.core.pipeline.mapping import map_clusters

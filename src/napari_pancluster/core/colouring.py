@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +60,7 @@ def colour_by(
         found = _by_number(_NUMBERS[column](results, k))
     if not edits.hidden:
         return found
-    shown = np.ones(256, np.uint8)
-    shown[list(edits.hidden)] = 0
-    return Colouring(found.values * shown[labels], found.colours, found.low, found.high)
+    return replace(found, values=found.values * edits.shown[labels])
 
 
 def cluster_colours(edits: ClusterEdits) -> NDArray[np.uint8]:

@@ -116,6 +116,13 @@ class ClusterEdits:
         last = {o.label: o.hidden for o in self.operations if isinstance(o, Hide)}
         return frozenset(n for n, is_hidden in last.items() if is_hidden and n in self.labels)
 
+    @cached_property
+    def shown(self) -> NDArray[np.bool_]:
+        """(256,) whether patches of this label, after merges, are in sight."""
+        table = np.ones(256, np.bool_)
+        table[list(self.hidden)] = False
+        return table
+
     def name(self, label: int) -> str:
         """Return the name of a cluster."""
         given = [o.name for o in self.operations if isinstance(o, Rename) and o.label == label]
