@@ -14,6 +14,7 @@ from typing import Any
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
+from napari_pancluster.core import heap
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.progress import Task
 
@@ -183,6 +184,8 @@ def _drive(job: Job) -> Task[_Outcome]:
     finally:
         if task is not None:
             task.close()
+        del task
+        heap.trim()
 
 
 def sentence(error: Exception) -> str:
