@@ -1,7 +1,9 @@
 """A long session in the window: panning, brushing, editing and re-running, and the memory it takes.
 
-Works on a copy of the packaged pancreas sample in a temporary folder. Prints a line a minute; flat
-memory and no error is the aim. Not a part of `make bench`: it takes as long as it is told to.
+Works on a copy of the packaged pancreas sample in a temporary folder. Prints a line a minute with
+the least and the most memory in it (training takes some and gives it back, so a single look says
+little); a flat least and no error is the aim. Not a part of `make bench`: it takes as long as it is
+told to.
 """
 
 from __future__ import annotations
@@ -52,14 +54,16 @@ def soak(folder: Path, seconds: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     began = shown = rerun = time.monotonic()
     actions, runs, memory = 0, 0, []
-    print("minute   MB   actions  re-runs  worst stall ms")
-    worst = 0.0
+    print("minute  least MB  most MB  actions  re-runs  worst stall ms")
+    worst, seen = 0.0, []
     while time.monotonic() - began < seconds:
         start = time.monotonic()
         act(main_widget, rng)
         QApplication.processEvents()
         actions += 1
         worst = max(worst, time.monotonic() - start)
+        if actions % 10 == 0:
+            seen.append(psutil.Process().memory_info().rss / 2**20)
         if time.monotonic() - rerun > RERUN_S and main_widget.jobs.current is None:
             if runs % 2:
                 main_widget.work.map(MapConfig(stride_px=int(rng.choice([24, 32, 48]))), None)
@@ -68,17 +72,20 @@ def soak(folder: Path, seconds: float, seed: int) -> None:
             runs, rerun = runs + 1, time.monotonic()
         if time.monotonic() - shown > 60:
             gc.collect()
-            memory.append(psutil.Process().memory_info().rss / 2**20)
+            memory.append(min(seen))
             minute = round((time.monotonic() - began) / 60)
-            print(f"{minute:6}{memory[-1]:7.0f}{actions:9}{runs:9}{1000 * worst:12.0f}", flush=True)
-            shown, worst = time.monotonic(), 0.0
+            print(
+                f"{minute:6}{min(seen):10.0f}{max(seen):9.0f}{actions:9}{runs:9}{1000 * worst:14.0f}",
+                flush=True,
+            )
+            shown, worst, seen = time.monotonic(), 0.0, []
         time.sleep(0.02)
     main_widget.close_session()
     viewer.close()
     half = len(memory) // 2
     if half:
         first, second = np.median(memory[:half]), np.median(memory[half:])
-        print(f"median MB of the first half {first:.0f}, of the second {second:.0f}")
+        print(f"median of the least MB: first half {first:.0f}, second half {second:.0f}")
     print(f"errors: {errors or 'none'}")
 
 
