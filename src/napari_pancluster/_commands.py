@@ -48,12 +48,16 @@ def synth(options: Options, reporter: Reporter) -> Result:
 
 
 def info(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline.describe import describe_project, describe_slide
     from napari_pancluster.core.project import Project, project_path
 
     path = Path(options.path).expanduser()
-    if path.is_dir() or (not path.exists() and project_path(path).is_dir()):
+    # An OME-Zarr is a folder too.
+    if project_path(path).is_dir():
+        from napari_pancluster.core.pipeline.describe import describe_project
+
         return describe_project(Project.open(path))
+    from napari_pancluster.core.pipeline.slide_info import describe_slide
+
     return describe_slide(path)
 
 
@@ -68,7 +72,11 @@ def new(options: Options, reporter: Reporter) -> Result:
         entries = entries_of_sheet(Path(options.sheet))
     else:
         entries = entries_of_options(
-            options.slide, options.mpp, case=options.case, reference=options.reference
+            options.slide,
+            options.mpp,
+            case=options.case,
+            reference=options.reference,
+            channels=options.channels,
         )
     task = create_project(Path(options.project), entries, uncalibrated=options.uncalibrated)
     project = Project.open(reporter.drive(task))

@@ -132,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
         "--slide", action="append", default=[], metavar="STAIN=PATH", help="one a stain"
     )
     sub.add_argument(
-        "--sheet", help="CSV with columns case,stain,path,mpp,reference instead of --slide"
+        "--sheet",
+        help="CSV with columns case,stain,path,mpp,reference,channels instead of --slide; others "
+        "(group, age, …) are kept",
     )
     sub.add_argument("--case", default="case", help="name of the case")
     sub.add_argument("--reference", metavar="STAIN", help="the fixed stain (default: the first)")
@@ -141,7 +143,15 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="STAIN=MPP",
-        help="pixel size in µm/px; ? lets register estimate that of a moving stain",
+        help="pixel size in µm/px, or an objective as 20x; ? lets register estimate that of a "
+        "moving stain",
+    )
+    sub.add_argument(
+        "--channels",
+        action="append",
+        default=[],
+        metavar="STAIN=1,3",
+        help="up to three channels of a fluorescence slide, by number or name (default: the first)",
     )
     sub.add_argument("--uncalibrated", action="store_true", help="count 1 px as 1 unit")
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from napari_pancluster.core.errors import InputError, SlideError
 from napari_pancluster.core.project import CaseRecord, StainRecord
 from napari_pancluster.core.readers.base import PLAUSIBLE_MPP
-from napari_pancluster.core.slide import open_slide
+from napari_pancluster.core.separation import slide_gain
+from napari_pancluster.core.slide import Slide, open_slide
 from napari_pancluster.core.stain import Stain
 
 _NAME = re.compile(r"[^\W][\w .+&()-]*")
 _COLUMNS = ("case", "stain", "path")
+_OPTIONAL = ("mpp", "reference", "channels")
+_MAGNIFICATION = re.compile(r"(\d+(?:\.\d+)?)\s*[x×]", re.IGNORECASE)
+# Of nearly every scanner: 0.25 µm/px at 40x, 0.5 at 20x.
+_UM_TIMES_POWER = 10.0
 _YES = {"1", "true", "yes", "y", "x"}
 ESTIMATE = "?"
 
@@ -27,9 +34,15 @@ class SlideEntry:
     Attributes
     ----------
     mpp
-        µm/px as text; empty: the file's own; ``?``: left to registration.
+        µm/px as text, or an objective's power (``20x``); empty: the file's own; ``?``: left to
+        registration.
     reference
         Whether the user marked it as the fixed one.
+    channels
+        One to three of a multi-channel slide's, by number from 1 or by name, with commas between;
+        empty: the first three.
+    extra
+        What else a sample sheet says of the slide.
     """
 
     case: str
@@ -37,31 +50,50 @@ class SlideEntry:
     path: Path
     mpp: str = ""
     reference: bool = False
+    channels: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 def entries_of_options(
-    slides: Iterable[str], mpps: Iterable[str], *, case: str, reference: str | None
+    slides: Iterable[str],
+    mpps: Iterable[str],
+    *,
+    case: str,
+    reference: str | None,
+    channels: Iterable[str] = (),
 ) -> list[SlideEntry]:
-    """Return the slides of one case from ``STAIN=PATH`` and ``STAIN=MPP`` options."""
+    """Return the slides of one case from ``STAIN=PATH``, ``STAIN=MPP`` … options."""
     paths = option_pairs(slides, "--slide", "HE=HE.svs")
     sizes = option_pairs(mpps, "--mpp", "HE=0.5")
-    unknown = sorted(set(sizes) - set(paths))
-    if unknown:
-        raise InputError(
-            f"--mpp names {unknown[0]!r}, which is no --slide. Name one of: {', '.join(paths)}."
-        )
+    chosen = option_pairs(channels, "--channels", "IF=1,3")
+    for flag, given in (("--mpp", sizes), ("--channels", chosen)):
+        unknown = sorted(set(given) - set(paths))
+        if unknown:
+            raise InputError(
+                f"{flag} names {unknown[0]!r}, which is no --slide. "
+                f"Name one of: {', '.join(paths)}."
+            )
     if reference is not None and reference not in paths:
         raise InputError(
             f"--reference {reference!r} is no --slide. Name one of: {', '.join(paths)}."
         )
     return [
-        SlideEntry(case, name, Path(path), sizes.get(name, ""), name == reference)
+        SlideEntry(
+            case,
+            name,
+            Path(path),
+            sizes.get(name, ""),
+            name == reference,
+            chosen.get(name, ""),
+        )
         for name, path in paths.items()
     ]
 
 
 def entries_of_sheet(sheet: Path) -> list[SlideEntry]:
     """Return the slides of a CSV sample sheet; relative paths start at the sheet's folder.
+
+    Columns with other names (group, age, …) are kept with the slide.
 
     Raises
     ------
@@ -84,7 +116,9 @@ def entries_of_sheet(sheet: Path) -> list[SlideEntry]:
             raise InputError(
                 f"{sheet}, line {number}: no {missing[0]}. Fill the column {missing[0]!r}."
             )
-        text = {c: (row.get(c) or "").strip() for c in (*_COLUMNS, "mpp", "reference")}
+        text = {c: (row.get(c) or "").strip() for c in (*_COLUMNS, *_OPTIONAL)}
+        # A cell beyond the last column is filed under None.
+        others = {c: v for c, v in row.items() if c and c not in text and isinstance(v, str)}
         entries.append(
             SlideEntry(
                 text["case"],
@@ -92,6 +126,8 @@ def entries_of_sheet(sheet: Path) -> list[SlideEntry]:
                 sheet.absolute().parent / Path(text["path"]).expanduser(),
                 text["mpp"],
                 text["reference"].lower() in _YES,
+                text["channels"],
+                {c.strip(): v.strip() for c, v in others.items() if v.strip()},
             )
         )
     return entries
@@ -152,12 +188,8 @@ def _make_stain(
     entry: SlideEntry, is_reference: bool, uncalibrated: bool, nominal: bool
 ) -> StainRecord:
     slide = open_slide(entry.path)
-    if slide.channels < 3:
-        raise SlideError(
-            f"{entry.path} has {slide.channels} channel(s) a pixel. "
-            "Only RGB brightfield slides can be used so far."
-        )
-    stain = Stain.of(entry.stain, slide)
+    stain = Stain.of(entry.stain, slide, _channels(entry, slide))
+    gain = slide_gain(stain)
     slide.close()
     mpp: float | None
     if uncalibrated:
@@ -171,7 +203,7 @@ def _make_stain(
     if is_reference and mpp is None:
         raise SlideError(
             f"{entry.path.name} (stain {entry.stain}) is the reference and has no pixel size. "
-            f"Pass --mpp {entry.stain}=0.5 (µm/px), or --uncalibrated."
+            f"Pass --mpp {entry.stain}=0.5 (µm/px) or {entry.stain}=20x, or --uncalibrated."
         )
     return StainRecord(
         name=entry.stain,
@@ -180,19 +212,46 @@ def _make_stain(
         mpp_source=source,
         fingerprint=slide.fingerprint,
         background=stain.background,
+        # A pixel size that was typed is of a square pixel, unless the file knows its shape.
+        oblong=1.0 if uncalibrated else slide.oblong,
+        modality=stain.modality,
+        picked=stain.picked,
+        bright=stain.bright,
+        full_scale=None if slide.dtype == np.uint8 else stain.slide.full_scale,
+        gain=gain,
+        extra=dict(entry.extra),
     )
 
 
+def _channels(entry: SlideEntry, slide: Slide) -> list[int]:
+    """Return the channels asked for, numbered from 0."""
+    found = []
+    names = [n.lower() for n in slide.facts.channel_names]
+    for text in filter(None, (t.strip() for t in entry.channels.split(","))):
+        if text.isdigit():
+            found.append(int(text) - 1)
+        elif text.lower() in names:
+            found.append(names.index(text.lower()))
+        else:
+            known = ", ".join(slide.facts.channel_names) or f"1 to {slide.channels}"
+            raise InputError(
+                f"{entry.path.name} (stain {entry.stain}) has no channel {text!r}. It has: {known}."
+            )
+    return found
+
+
 def _parse_mpp(entry: SlideEntry) -> float:
+    power = _MAGNIFICATION.fullmatch(entry.mpp.strip())
     try:
-        mpp = float(entry.mpp)
-    except ValueError:
+        mpp = _UM_TIMES_POWER / float(power.group(1)) if power else float(entry.mpp)
+    except (ValueError, ZeroDivisionError):
         mpp = float("nan")
     low, high = PLAUSIBLE_MPP
     if not low <= mpp <= high:
         raise InputError(
             f"Pixel size {entry.mpp!r} of stain {entry.stain} is not between {low} and {high} "
-            "µm/px. Give µm/px, or ? for a moving slide whose scale is unknown."
+            "µm/px. Give µm/px, an objective's power as 20x, or ? for a moving slide whose scale "
+            "is unknown."
         )
     return mpp
 

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.patches import PatchGrid
-from napari_pancluster.core.stack import CHANNELS, SlideStack
-from napari_pancluster.core.stain import as_rgb
 
 # The middle of a cluster is found on at most this many of its patches.
 _PATCHES_JUDGED = 50_000
@@ -37,14 +35,6 @@ def patch_region(grid: PatchGrid, position: int) -> Region:
     side = grid.patch_px
     y, x = grid.centres[position] / grid.mpp - side / 2
     return Region.of_pixels(top=float(y), left=float(x), rows=side, cols=side, mpp=grid.mpp)
-
-
-def patch_pictures(
-    stack: SlideStack, names: tuple[str, ...], region: Region, mpp: float
-) -> list[NDArray[np.uint8]]:
-    """Return the registered region in every stain named, each (rows, cols, 3)."""
-    od = stack.select(names).read(region, mpp).od
-    return [as_rgb(od[i * CHANNELS : (i + 1) * CHANNELS]) for i in range(len(names))]
 
 
 def density(labels: NDArray[np.uint8], label: int, sigma_cells: float = 2.0) -> NDArray[np.float32]:

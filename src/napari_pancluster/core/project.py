@@ -41,11 +41,21 @@ class StainRecord(BaseModel):
     mpp_source: Literal["file", "user", "nominal", "unknown", "uncalibrated"]
     fingerprint: str
     background: tuple[float, ...]
+    oblong: float = Field(default=1.0, description="pixel size down over pixel size across")
+    modality: Literal["brightfield", "fluorescence"] = "brightfield"
+    picked: tuple[int, int, int] = Field(default=(0, 1, 2), description="channels that are read")
+    bright: tuple[float, ...] = Field(default=(), description="fluorescence: full intensity")
+    full_scale: float | None = Field(default=None, description="stored value that counts as 255")
+    gain: float = Field(default=1.0, description="factor on the density where patches are compared")
+    extra: dict[str, str] = Field(default_factory=dict, description="from the sample sheet")
 
     @property
     def token(self) -> str:
         """What an artefact made from this slide depends on."""
-        return f"slide:{self.fingerprint}@{self.mpp}"
+        token = f"slide:{self.fingerprint}@{self.mpp}"
+        seen = (self.oblong, self.modality, self.picked, self.full_scale, self.gain)
+        usual = (1.0, "brightfield", (0, 1, 2), None, 1.0)
+        return token if seen == usual else f"{token}#{seen}"
 
 
 class CaseRecord(BaseModel):
@@ -56,6 +66,12 @@ class CaseRecord(BaseModel):
     name: str
     reference: str
     stains: tuple[StainRecord, ...]
+
+    @property
+    def extra(self) -> dict[str, str]:
+        """What the sample sheet says of all slides of the case alike, such as group and age."""
+        first, *others = (s.extra for s in self.stains)
+        return {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
 
     def stain(self, name: str) -> StainRecord:
         """Return the record of a stain that is known to be there."""

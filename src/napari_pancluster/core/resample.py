@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 def area_weights(
@@ -23,6 +27,9 @@ def area_weights(
     coverage
         (count,) share of each box that lies inside the input, 0 to 1.
     """
+    # Not on top: what a slide is can be told without scipy.
+    from scipy import sparse
+
     width = max(step, 1.0)
     low = start + (np.arange(count) + 0.5) * step - width / 2
     first = np.floor(low).astype(np.int64)

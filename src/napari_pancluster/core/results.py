@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
-from napari_pancluster.core.gallery import patch_pictures, patch_region, typical_rows
+from napari_pancluster.core.gallery import patch_region, typical_rows
 from napari_pancluster.core.patches import PatchTable
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.validation import ValidationScores
@@ -137,7 +137,7 @@ def patches_of(
         grid = results.table.grids[number]
         stack = results.stacks[grid.case]
         region = patch_region(grid, position)
-        columns.append(patch_pictures(stack, names or stack.registered, region, grid.mpp))
+        columns.append(stack.pictures(names or stack.registered, region, grid.mpp))
     return columns
 
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.geometry import Region
-from napari_pancluster.core.readers import Level, Reader, open_reader
+from napari_pancluster.core.readers import Facts, Level, Reader, open_reader
 from napari_pancluster.core.resample import apply_separable, area_weights
 
 if TYPE_CHECKING:
     import dask.array as da
+    from scipy import sparse
 
 WHITE = 255.0
 _CHUNK = 512
@@ -35,27 +35,44 @@ class Slide:
     path
         The file.
     mpp
-        Pixel size of level 0 in µm/px, or None where the file does not record a plausible one.
-    levels
-        The pyramid, level 0 first.
-    dtype
-        Of the stored pixels.
-    channels
-        Channels of a pixel; RGB has 3.
-    format
-        Short name of the container ("ome-tiff", "svs", …).
+        Pixel size across of level 0 in µm/px, or None where the file records no plausible one.
+    facts
+        What the file says of itself.
     fingerprint
         Hash of the file's size and of its first and last bytes; finds a moved or replaced file.
+    oblong
+        Pixel size down over pixel size across; 1 for square pixels.
+    full_scale
+        Stored value that counts as 255, the brightest.
     """
 
     path: Path
     mpp: float | None
-    levels: tuple[Level, ...]
-    dtype: np.dtype[np.generic]
-    channels: int
-    format: str
+    facts: Facts
     fingerprint: str
+    oblong: float
+    full_scale: float
     _reader: Reader = field(repr=False, compare=False)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, level 0 first."""
+        return self.facts.levels
+
+    @property
+    def channels(self) -> int:
+        """Values a pixel; RGB has 3."""
+        return self.facts.channels
+
+    @property
+    def format(self) -> str:
+        """Short name of the container ("ome-tiff", "svs", …)."""
+        return self.facts.format
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the stored values."""
+        return self.facts.dtype
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,11 +96,15 @@ class Slide:
         return self.mpp
 
     @property
+    def um_per_px_yx(self) -> NDArray[np.float64]:
+        """(2,) pixel size of level 0 down and across, µm/px."""
+        return np.array([self.um_per_px * self.oblong, self.um_per_px])
+
+    @property
     def extent(self) -> Region:
         """The whole slide in µm."""
-        return Region.of_pixels(
-            top=0, left=0, rows=self.shape[0], cols=self.shape[1], mpp=self.um_per_px
-        )
+        height, width = self.um_per_px_yx * self.shape
+        return Region(0.0, 0.0, float(height), float(width))
 
     @property
     def data(self) -> tuple[da.Array, ...]:
@@ -91,8 +112,12 @@ class Slide:
         return tuple(_lazy_level(self, i) for i in range(len(self.levels)))
 
     def with_mpp(self, mpp: float | None) -> Slide:
-        """Return the same slide at another pixel size (µm/px)."""
+        """Return the same slide at another pixel size across (µm/px)."""
         return replace(self, mpp=mpp)
+
+    def with_full_scale(self, value: float) -> Slide:
+        """Return the same slide with another stored value as the brightest."""
+        return replace(self, full_scale=value)
 
     def close(self) -> None:
         """Release the file."""
@@ -113,8 +138,8 @@ class Slide:
                 f"{error}. The file may be damaged or was moved; copy it again."
             ) from error
 
-    def read(self, region: Region, mpp: float) -> NDArray[np.float32]:
-        """Return the region resampled to `mpp`, white where it leaves the slide.
+    def read(self, region: Region, mpp: float, *, outside: float = WHITE) -> NDArray[np.float32]:
+        """Return the region resampled to `mpp`.
 
         Parameters
         ----------
@@ -122,24 +147,24 @@ class Slide:
             In µm of this slide.
         mpp
             Wanted pixel size, µm/px.
+        outside
+            What stands where the region leaves the slide; white as glass is.
 
         Returns
         -------
         ndarray
-            (rows, cols, channels) in the units of the stored pixels; pixel (i, j) is centred at
+            (rows, cols, channels), 0 to 255 whatever the file stores; pixel (i, j) is centred at
             ``region.top + (i + 0.5) * mpp``, ``region.left + (j + 0.5) * mpp``.
         """
         rows, cols = region.pixel_shape(mpp)
         number = self._level_for(mpp)
         level = self.levels[number]
         # From the two extents, not the mean downsample: levels are rounded to whole pixels.
-        row_um = self.um_per_px * self.shape[0] / level.shape[0]
-        col_um = self.um_per_px * self.shape[1] / level.shape[1]
+        row_um, col_um = self.um_per_px_yx * self.shape / level.shape
         r0, r1 = _span(region.top / row_um, mpp / row_um, rows, level.shape[0])
         c0, c1 = _span(region.left / col_um, mpp / col_um, cols, level.shape[1])
-        out = np.full((rows, cols, self.channels), WHITE, np.float32)
         if r1 <= r0 or c1 <= c0:
-            return out
+            return np.full((rows, cols, self.channels), outside, np.float32)
         # Weights over the whole level: a block's values do not depend on what is read with it.
         col_weights, col_cover = area_weights(
             start=region.left / col_um, step=mpp / col_um, count=cols, size=level.shape[1]
@@ -149,7 +174,8 @@ class Slide:
         )
         block = self._average(number, (r0, r1, c0, c1), row_weights, col_weights)
         cover = row_cover[:, None, None] * col_cover[None, :, None]
-        return np.asarray(block * cover + WHITE * (1 - cover), np.float32)
+        block *= cover * np.float32(WHITE / self.full_scale)
+        return np.asarray(block + outside * (1 - cover), np.float32)
 
     def _average(
         self,
@@ -183,28 +209,54 @@ def open_slide(path: str | Path) -> Slide:
         If the file is missing, damaged, or in no known format.
     """
     location = Path(path).expanduser().absolute()
-    reader = open_reader(location)
+    try:
+        reader = open_reader(location)
+        found = fingerprint(location)
+    except OSError as error:
+        raise SlideError(
+            f"{location} cannot be read: {error.strerror or error}. Check the path and permissions."
+        ) from error
+    facts = reader.facts
+    mpp_yx = facts.mpp_yx
     return Slide(
         path=location,
-        mpp=reader.mpp,
-        levels=reader.levels,
-        dtype=reader.dtype,
-        channels=reader.channels,
-        format=reader.format,
-        fingerprint=fingerprint(location),
+        mpp=mpp_yx[1] if mpp_yx else None,
+        facts=facts,
+        fingerprint=found,
+        oblong=mpp_yx[0] / mpp_yx[1] if mpp_yx else 1.0,
+        full_scale=float(2**facts.bits - 1) if facts.dtype.kind in "iu" else 1.0,
         _reader=reader,
     )
 
 
 def fingerprint(path: Path) -> str:
-    """Return a short hash of a file's size and of its first and last 64 KiB."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_FINGERPRINT_BYTES))
-        file.seek(max(0, size - _FINGERPRINT_BYTES))
-        digest.update(file.read(_FINGERPRINT_BYTES))
+    """Return a short hash that finds a slide again, and tells when it was replaced.
+
+    Of a file: its size, its first and last 64 KiB. Of a folder: the same of the files in it and in
+    the folders right below, which in an OME-Zarr are the metadata.
+    """
+    files = [path] if path.is_file() else _telling_files(path)
+    digest = hashlib.sha256()
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        _add_ends(digest, file)
     return digest.hexdigest()[:16]
+
+
+def _telling_files(folder: Path) -> list[Path]:
+    """Return the metadata of an OME-Zarr and what lies beside it; not its thousands of chunks."""
+    parts = [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]
+    return [f for p in parts for f in sorted(p.iterdir()) if f.is_file()]
+
+
+def _add_ends(digest: hashlib._Hash, file: Path) -> None:
+    size = file.stat().st_size
+    digest.update(str(size).encode())
+    with file.open("rb") as content:
+        digest.update(content.read(_FINGERPRINT_BYTES))
+        content.seek(max(0, size - _FINGERPRINT_BYTES))
+        digest.update(content.read(_FINGERPRINT_BYTES))
 
 
 def _span(start: float, step: float, count: int, size: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates
 
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
-from napari_pancluster.core.stain import Stain, as_rgb, optical_density
+from napari_pancluster.core.stain import Stain, as_rgb
 from napari_pancluster.core.transform import Transform
 
 if TYPE_CHECKING:
@@ -116,6 +116,10 @@ class SlideStack:
         """Return the stack with one stain registered."""
         return replace(self, transforms={**self.transforms, transform.moving: transform})
 
+    def as_scanned(self) -> SlideStack:
+        """Return the stack with its densities as they were scanned, for people to look at."""
+        return replace(self, stains=tuple(replace(s, gain=1.0) for s in self.stains))
+
     def select(self, names: tuple[str, ...]) -> SlideStack:
         """Return the stack reading only these stains, in this order."""
         return replace(self, channels=names)
@@ -141,11 +145,25 @@ class SlideStack:
             stain = self.stain(name)
             channels = od[i * CHANNELS : (i + 1) * CHANNELS]
             if stain.name == self.reference:
-                channels[:] = stain.read_od(region, mpp).transpose(2, 0, 1)
+                channels[:] = stain.read_od(region, mpp).transpose(2, 0, 1) * stain.gain
                 inside[i] = _inside_slide(stain.slide.extent, region, mpp)
             else:
                 inside[i] = _read_warped(stain, transform, region, mpp, channels)
         return Block(od, inside)
+
+    def pictures(
+        self, names: tuple[str, ...], region: Region, mpp: float
+    ) -> list[NDArray[np.uint8]]:
+        """Return a region of the reference frame as scanned, per stain (rows, cols, 3), for people.
+
+        Their glass is shown white, or black where the stain shines.
+        """
+        od = self.as_scanned().select(names).read(region, mpp).od
+        seen = {s.name: s.modality for s in self.stains}
+        return [
+            as_rgb(od[i * CHANNELS : (i + 1) * CHANNELS], seen.get(name, "brightfield"))
+            for i, name in enumerate(names)
+        ]
 
     def pyramid(self, name: str, *, cache_mb: int = 64) -> tuple[float, tuple[da.Array, ...]]:
         """Return one registered stain as a lazy pyramid in the frame of the reference.
@@ -167,14 +185,13 @@ class SlideStack:
         reference = self.stain(self.reference).slide
         mpp = max(reference.um_per_px, self.stain(name).slide.um_per_px)
         rows, cols = self.extent.pixel_shape(mpp)
-        only = self.select((name,))
         kept = max(1, cache_mb * 2**20 // (CHANNELS * _BLOCK_PX**2))
 
         @lru_cache(maxsize=kept)
         def block(step: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
             size = mpp * step
             region = Region.of_pixels(top=top, left=left, rows=height, cols=width, mpp=size)
-            return as_rgb(only.read(region, size).od)
+            return self.pictures((name,), region, size)[0]
 
         levels, step = [], 1
         while True:
@@ -226,10 +243,10 @@ def _read_warped(
     top, left = (np.floor(g[inside].min() / mpp) - 1 for g in grid)
     bottom, right = (np.ceil(g[inside].max() / mpp) + 1 for g in grid)
     box = Region.of_pixels(top=top, left=left, rows=bottom - top, cols=right - left, mpp=mpp)
-    source = stain.slide.read(box, mpp)
+    source = stain.read(box, mpp)
     at = np.stack([grid[0] / mpp - top - 0.5, grid[1] / mpp - left - 0.5]).astype(np.float32)
     warped = np.stack(
         [map_coordinates(source[..., c], at, order=1, mode="nearest") for c in range(CHANNELS)], -1
     )
-    out[:] = np.where(inside, optical_density(warped, stain.background).transpose(2, 0, 1), 0)
+    out[:] = np.where(inside, stain.density(warped).transpose(2, 0, 1) * stain.gain, 0)
     return inside

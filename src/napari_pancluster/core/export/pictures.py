@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from napari_pancluster.core.export.content import Content
 from napari_pancluster.core.gallery import (
     density,
-    patch_pictures,
     patch_region,
     typical_rows,
 )
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.palette import rgb
 from napari_pancluster.core.patches import PatchGrid
-from napari_pancluster.core.stack import CHANNELS, SlideStack
-from napari_pancluster.core.stain import as_rgb
+from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.validation import BETTER, PLAIN_NAMES
 
 _PICTURE_PX = 1400
@@ -132,13 +130,13 @@ def _map_picture(
     path: Path, content: Content, grid: PatchGrid, labels: NDArray[np.uint8], stack: SlideStack
 ) -> Path:
     box = _tissue_box(grid, stack.extent)
-    od = stack.select((stack.reference,)).read(box, _picture_mpp(box, grid, _PICTURE_PX)).od
+    (seen,) = stack.pictures((stack.reference,), box, _picture_mpp(box, grid, _PICTURE_PX))
     width, height = _size(box, 2, 6.0)
     with _figure(path, width + 1.6, height + 0.5) as figure:
         left, right = figure.subplots(1, 2)
-        left.imshow(as_rgb(od), extent=_extent(box), interpolation="antialiased")
+        left.imshow(seen, extent=_extent(box), interpolation="antialiased")
         left.set_title(f"{stack.case}: {stack.reference}")
-        right.imshow(as_rgb(od).mean(2), cmap="gray", vmin=0, vmax=255, extent=_extent(box))
+        right.imshow(seen.mean(2), cmap="gray", vmin=0, vmax=255, extent=_extent(box))
         right.imshow(
             _coloured(content, labels, 215), extent=_map_extent(grid), interpolation="nearest"
         )
@@ -153,11 +151,11 @@ def _map_picture(
 def _stains_picture(path: Path, content: Content, grid: PatchGrid, stack: SlideStack) -> Path:
     box = _tissue_box(grid, stack.extent)
     names = stack.names
-    block = stack.select(names).read(box, _picture_mpp(box, grid, 700))
+    pictures = stack.pictures(names, box, _picture_mpp(box, grid, 700))
     width, height = _size(box, len(names), 4.0)
     with _figure(path, width, height + 0.4) as figure:
         for i, axes in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
-            axes.imshow(as_rgb(block.od[i * CHANNELS : (i + 1) * CHANNELS]), extent=_extent(box))
+            axes.imshow(pictures[i], extent=_extent(box))
             known = names[i] in stack.registered
             axes.set_title(
                 names[i]
@@ -232,7 +230,7 @@ def _gallery_strips(content: Content, names: list[str], label: int) -> list[NDAr
         number = int(content.table.grid_id[row])
         grid = content.table.grids[number]
         region = patch_region(grid, int(row) - content.table.rows_of(number).start)
-        patches = patch_pictures(content.stacks[grid.case], tuple(names), region, grid.mpp)
+        patches = content.stacks[grid.case].pictures(tuple(names), region, grid.mpp)
         for strip, patch in zip(strips, patches, strict=True):
             strip[:, n * (side + gap) : n * (side + gap) + side] = patch
     return strips

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from napari_pancluster.core.pipeline.opening import registration_key
 from napari_pancluster.core.pipeline.registering import registration_results
 from napari_pancluster.core.project import Project
-from napari_pancluster.core.slide import open_slide
 
 State = Literal["done", "stale", "missing"]
 RUN_STEPS = ("select-k", "map", "embed")
-
-
-def describe_slide(path: Path) -> dict[str, Any]:
-    """Return the facts of a slide, without reading its pixels."""
-    slide = open_slide(path)
-    rows, cols = slide.shape
-    try:
-        return {
-            "path": str(slide.path),
-            "format": slide.format,
-            "width": cols,
-            "height": rows,
-            "levels": [
-                {"width": level.shape[1], "height": level.shape[0], "downsample": level.downsample}
-                for level in slide.levels
-            ],
-            "mpp": slide.mpp,
-            "dtype": str(slide.dtype),
-            "channels": slide.channels,
-        }
-    finally:
-        slide.close()
 
 
 def describe_project(project: Project) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -57,7 +58,21 @@ def open_stain(record: StainRecord) -> Stain:
             f"{record.path} (stain {record.name}) has changed since the project was made. "
             "Restore the file or make a new project."
         )
-    return Stain(record.name, slide.with_mpp(record.mpp), record.background)
+    slide = replace(
+        slide,
+        mpp=record.mpp,
+        oblong=record.oblong,
+        full_scale=record.full_scale or slide.full_scale,
+    )
+    return Stain(
+        name=record.name,
+        slide=slide,
+        background=record.background,
+        modality=record.modality,
+        picked=record.picked,
+        bright=record.bright,
+        gain=record.gain,
+    )
 
 
 def open_stack(project: Project, case: CaseRecord) -> SlideStack:

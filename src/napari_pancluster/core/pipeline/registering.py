@@ -114,8 +114,8 @@ def map_points(
     xy = np.array(
         [[_number(row, c, source, n) for c in "xy"] for n, row in enumerate(rows, 2)], np.float64
     )
-    points = xy.reshape(-1, 2)[:, ::-1] * a.um_per_px
-    mapped = through(stack, from_, to, points) / b.um_per_px
+    points = xy.reshape(-1, 2)[:, ::-1] * a.um_per_px_yx
+    mapped = through(stack, from_, to, points) / b.um_per_px_yx
     height, width = b.shape
     outside = ((mapped < 0) | (mapped > [height, width])).any(axis=1)
     try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_pancluster.core.errors import SlideError
-from napari_pancluster.core.readers.base import Level, Opener, Reader
+from napari_pancluster.core.readers.base import Facts, Level, Opener, Reader, check_facts
 from napari_pancluster.core.readers.image import open_image
+from napari_pancluster.core.readers.ome_zarr import open_ome_zarr
 from napari_pancluster.core.readers.openslide import open_openslide
 from napari_pancluster.core.readers.tiff import open_tiff
 
-__all__ = ["OPENERS", "Level", "Opener", "Reader", "open_reader"]
+__all__ = ["OPENERS", "Facts", "Level", "Opener", "Reader", "open_reader"]
 
-OPENERS: tuple[Opener, ...] = (open_tiff, open_image, open_openslide)
+# The cheapest look at the content first; OpenSlide last, it takes what only it can read.
+OPENERS: tuple[Opener, ...] = (open_tiff, open_ome_zarr, open_image, open_openslide)
 
 
 def open_reader(path: Path) -> Reader:
@@ -23,8 +25,10 @@ def open_reader(path: Path) -> Reader:
     SlideError
         If the file is missing, empty, damaged, or in no known format.
     """
-    if not path.is_file():
-        raise SlideError(f"{path} does not exist or is not a file. Check the path of the slide.")
+    if not path.exists():
+        raise SlideError(f"{path} does not exist. Check the path of the slide.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise SlideError(f"{path} is empty. Copy or export it again.")
     for opener in OPENERS:
         try:
             reader = opener(path)
@@ -37,7 +41,14 @@ def open_reader(path: Path) -> Reader:
                 "The file may be damaged; copy or export it again."
             ) from error
         if reader is not None:
+            try:
+                check_facts(reader.facts, path)
+            except SlideError:
+                reader.close()
+                raise
             return reader
+    if path.is_dir():
+        raise SlideError(f"{path} is a folder and no OME-Zarr. Choose the slide inside it.")
     raise SlideError(
         f"{path} is not a slide or image this program knows. "
         "Export it as OME-TIFF or pyramidal TIFF."

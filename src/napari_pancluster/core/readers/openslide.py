@@ -1,36 +1,45 @@
-"""Scanner formats that are not TIFF to tifffile, through OpenSlide 4."""
+"""Scanner formats through OpenSlide 4: what is no TIFF, and TIFFs of a scanner's own kind."""
 
 from __future__ import annotations
 
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pancluster.core.readers.base import plausible, pyramid_levels
+from napari_pancluster.core.readers.base import Facts, checked_mpp, in_um, pyramid_levels
 
 
 class OpenSlideReader:
     """A slide in a format OpenSlide detects."""
 
-    channels = 3
-
     def __init__(self, path: Path) -> None:
         import openslide
 
         self._slide = openslide.OpenSlide(path)
+        # OpenSlide's own cache (32 MB a slide) is enough: whoever reads keeps what is shown.
         properties = self._slide.properties
-        self.format = str(properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide"))
-        self.levels = pyramid_levels([(h, w) for w, h in self._slide.level_dimensions])
-        recorded = properties.get(openslide.PROPERTY_NAME_MPP_X)
-        self.mpp = plausible(float(recorded) if recorded else None)
+        shapes = [(h, w) for w, h in self._slide.level_dimensions]
+        # What was scanned may be a small part of the whole that a scanner names.
+        names = (openslide.PROPERTY_NAME_MPP_Y, openslide.PROPERTY_NAME_MPP_X)
+        mpp = [in_um(properties.get(name), "um") for name in names]
+        self.facts = Facts(
+            format=str(properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide")),
+            levels=pyramid_levels(shapes),
+            dtype=np.dtype(np.uint8),
+            channels=3,
+            rgb=True,
+            icc=_icc(self._slide),
+            **checked_mpp(*mpp),
+        )
+        self._downsamples = self._slide.level_downsamples
         self._close = weakref.finalize(self, self._slide.close)
-        self.dtype: np.dtype[np.generic] = np.dtype(np.uint8)
 
     def read(self, level: int, top: int, left: int, rows: int, cols: int) -> NDArray[np.generic]:
         """Return an RGB block of a level; what was never scanned is white."""
-        downsample = self._slide.level_downsamples[level]
+        downsample = self._downsamples[level]
         corner = (round(left * downsample), round(top * downsample))
         rgba = np.asarray(self._slide.read_region(corner, level, (cols, rows)))
         rgb = rgba[..., :3].copy()
@@ -44,8 +53,15 @@ class OpenSlideReader:
 
 def open_openslide(path: Path) -> OpenSlideReader | None:
     """Open `path` when OpenSlide knows its format."""
+    if not path.is_file():
+        return None
     import openslide
 
     if openslide.OpenSlide.detect_format(path) is None:
         return None
     return OpenSlideReader(path)
+
+
+def _icc(slide: Any) -> bytes | None:
+    profile = slide.color_profile
+    return bytes(profile.tobytes()) if profile is not None else None
