@@ -7,6 +7,7 @@ centre of the reference slide's first pixel, so world = µm - mpp / 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.slide import Slide
 from napari_pancluster.core.stack import SlideStack
+from napari_pancluster.core.stain import Stain
 
 LayerData = tuple[Any, dict[str, Any], str]
 SLIDE, MAP, SELECTION, OUTLINES, DENSITY = "slide", "map", "selection", "outlines", "density"
@@ -24,12 +26,16 @@ SELECTED, VEILED = 1, 2
 
 
 def slide_layer(slide: Slide, name: str, **metadata: Any) -> LayerData:
-    """Return a slide as a lazy multiscale image layer in µm, or in px where uncalibrated."""
+    """Return a slide as a lazy multiscale image layer in µm, or in px where uncalibrated.
+
+    One that is not RGB becomes a layer a channel, which only napari's own reading understands.
+    """
     size = slide.mpp if slide.mpp is not None else 1.0
+    rgb = slide.facts.rgb
     options = {
-        "name": name,
+        "name": name if rgb else _channel_layer_names(slide, name),
         "multiscale": True,
-        "rgb": slide.channels in (3, 4),
+        **({"rgb": True} if rgb else {"channel_axis": 2, "blending": "additive"}),
         # napari's own dask cache doubles the memory of a slide.
         "cache": False,
         "metadata": {
@@ -39,9 +45,14 @@ def slide_layer(slide: Slide, name: str, **metadata: Any) -> LayerData:
             "format": slide.format,
             **metadata,
         },
-        **_place(size, 0.0, "um" if slide.mpp is not None else "pixel"),
+        **_place(size, 0.0, "um" if slide.mpp is not None else "pixel", slide.oblong),
     }
-    return list(slide.data), options, "image"
+    return list(slide.shown if rgb else slide.data), options, "image"
+
+
+def _channel_layer_names(slide: Slide, name: str) -> list[str]:
+    names = slide.facts.channel_names or [str(n + 1) for n in range(slide.channels)]
+    return [f"{name} · {channel}" for channel in names]
 
 
 def stack_layers(stack: SlideStack, *, unit: str, cache_mb: int) -> list[LayerData]:
@@ -53,28 +64,48 @@ def stack_layers(stack: SlideStack, *, unit: str, cache_mb: int) -> list[LayerDa
     reference = stack.stain(stack.reference).slide
     for stain in reversed(stack.moving):
         if stain.name in stack.registered:
-            mpp, levels = stack.pyramid(stain.name, cache_mb=cache_mb)
-            offset = (mpp - reference.um_per_px) / 2
-            options = {
-                "name": f"{stain.name} (registered)",
-                "multiscale": True,
-                "rgb": True,
-                "cache": False,
-                "visible": False,
-                "metadata": {"pancluster": SLIDE, "stain": stain.name, "case": stack.case},
-                **_place(mpp, offset, unit),
-            }
-            layers.append((list(levels), options, "image"))
-        else:
-            data, options, kind = slide_layer(
-                stain.slide, f"{stain.name} (not registered)", stain=stain.name, case=stack.case
+            name = f"{stain.name} (registered)"
+            data, options, kind = _computed_layer(
+                stack, stain.name, reference, name, unit=unit, cache_mb=cache_mb
             )
-            layers.append((data, {**options, "visible": False}, kind))
-    data, options, kind = slide_layer(
-        reference, stack.reference, stain=stack.reference, case=stack.case
-    )
-    layers.append((data, {**options, **_place(reference.um_per_px, 0.0, unit)}, kind))
+        else:
+            data, options, kind = _own_layer(
+                stack, stain, f"{stain.name} (not registered)", cache_mb=cache_mb
+            )
+        layers.append((data, {**options, "visible": False}, kind))
+    stain = stack.stain(stack.reference)
+    data, options, kind = _own_layer(stack, stain, stain.name, cache_mb=cache_mb)
+    place = _place(reference.um_per_px, 0.0, unit, reference.oblong)
+    layers.append((data, {**options, "units": (unit, unit)}, kind))
     return layers
+
+
+def _own_layer(stack: SlideStack, stain: Stain, name: str, *, cache_mb: int) -> LayerData:
+    """Return a stain as its own slide: its pixels, or its dyes in red, green and blue."""
+    facts: dict[str, Any] = {"stain": stain.name, "case": stack.case}
+    if stain.slide.facts.rgb:
+        return slide_layer(stain.slide, name, **facts)
+    alone = replace(stack, reference=stain.name, transforms={})
+    unit = "um" if stain.slide.mpp is not None else "pixel"
+    calibrated = stain.with_mpp(stain.slide.mpp or 1.0)
+    alone = replace(alone, stains=(calibrated,))
+    return _computed_layer(alone, stain.name, calibrated.slide, name, unit=unit, cache_mb=cache_mb)
+
+
+def _computed_layer(
+    stack: SlideStack, stain: str, reference: Slide, name: str, *, unit: str, cache_mb: int
+) -> LayerData:
+    """Return a stain in the frame of the reference, computed block by block."""
+    mpp, levels = stack.pyramid(stain, cache_mb=cache_mb)
+    options = {
+        "name": name,
+        "multiscale": True,
+        "rgb": True,
+        "cache": False,
+        "metadata": {"pancluster": SLIDE, "stain": stain, "case": stack.case},
+        **_place(mpp, (mpp - reference.um_per_px) / 2, unit),
+    }
+    return list(levels), options, "image"
 
 
 def map_layer(
@@ -155,10 +186,11 @@ def _place_cells(grid: PatchGrid, reference: Slide, unit: str) -> dict[str, Any]
     return _place(grid.cell_um, (grid.cell_um - reference.um_per_px) / 2, unit)
 
 
-def _place(pixel: float, offset: float, unit: str) -> dict[str, Any]:
+def _place(pixel: float, offset: float, unit: str, oblong: float = 1.0) -> dict[str, Any]:
     return {
-        "scale": (pixel, pixel),
-        "translate": (offset, offset),
+        "scale": (pixel * oblong, pixel),
+        # The world begins in the middle of a square pixel, as wide as the reference's.
+        "translate": (offset + pixel * (oblong - 1) / 2, offset),
         "units": (unit, unit),
         "axis_labels": ("y", "x"),
     }

@@ -263,6 +263,10 @@ class Project:
         """Return the folder of a training run in progress; it is no project state."""
         return self.root / "runs" / run
 
+    def overview_folder(self, fingerprint: str) -> Path:
+        """Return the folder of the coarse levels that a slide's own file lacks."""
+        return self.root / "cache" / "overviews" / fingerprint
+
     def unfinished_runs(self) -> list[str]:
         """Return the ids of interrupted training runs, newest first."""
         folder = self.root / "runs"

@@ -14,7 +14,8 @@ from skimage.color import rgb_from_bex, rgb_from_bpx, rgb_from_hax, rgb_from_hpx
 from napari_pancluster.core.config import TissueConfig
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
-from napari_pancluster.core.stain import Stain, optical_density, thumbnail
+from napari_pancluster.core.slide import WHITE
+from napari_pancluster.core.stain import Stain, seen_in_part
 from napari_pancluster.core.tissue import TissueMask, tissue_of_density
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # Pixels are read at no finer size than this, µm/px: nuclei are still apart.
 _READ_MPP = 1.0
 _PATCHES, _PATCH_PX = 96, 128
+# Longer side of the picture that tissue is looked for on, where no mask is given.
+_COARSE_PX = 2000
 # JPEG stores hue at half size: pixels are averaged two by two, or detail would pass for a dye.
 _POOL = 2
 # Of an OD vector's length: below it the hue is the camera's noise.
@@ -155,18 +158,14 @@ def tissue_pixels(
     Parameters
     ----------
     tissue
-        Of this slide; None: found on a thumbnail.
+        Of this slide; None: found on a coarse picture.
 
     Raises
     ------
     InputError
         If the slide is not RGB or shows no tissue.
     """
-    if stain.slide.channels != 3:
-        raise InputError(
-            f"{stain.slide.path.name} has {stain.slide.channels} channel(s) a pixel. Stain vectors "
-            "need an RGB brightfield slide."
-        )
+    _check_rgb(stain)
     if stain.slide.mpp is None:
         stain, tissue = stain.with_mpp(1.0), None
     tissue = tissue or _coarse_tissue(stain)
@@ -256,7 +255,7 @@ def estimate(
     Parameters
     ----------
     tissue
-        Of this slide; None: found on a thumbnail.
+        Of this slide; None: found on a coarse picture.
     kind
         Which dyes to look for: a key of `STANDARD`.
 
@@ -302,18 +301,20 @@ def component_pyramid(stain: Stain, vectors: StainVectors, index: int) -> tuple[
     InputError
         If the slide is not RGB or there is no such dye.
     """
-    if stain.slide.channels != 3 or not 0 <= index < len(vectors.names):
+    _check_rgb(stain)
+    if not 0 <= index < len(vectors.names):
         raise InputError(
-            f"{stain.slide.path.name} ({stain.slide.channels} channels a pixel) has no dye number "
-            f"{index + 1} of {len(vectors.names)}. Choose a dye of an RGB brightfield slide."
+            f"There is no dye number {index + 1} of {len(vectors.names)}. "
+            f"Choose one of: {', '.join(vectors.names)}."
         )
     import dask.array as da
 
     # One column of the inverse: the other dyes' pictures are not made.
     column = np.linalg.pinv(vectors.od)[:, index].astype(np.float32)
+    scale = np.float32(WHITE / stain.slide.full_scale)
 
     def block(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        od = optical_density(pixels.astype(np.float32), stain.background)
+        od = stain.density(pixels[..., stain.picked].astype(np.float32) * scale)
         return np.asarray(np.maximum(od @ column, 0), np.float32)
 
     empty = np.empty((0, 0), np.float32)
@@ -357,6 +358,8 @@ def od_gain(od_tissue_pixels: NDArray[np.floating]) -> float:
 
 def slide_gain(stain: Stain, *, seed: int = 0) -> float:
     """Return `od_gain` of a slide; 1.0 where it is not brightfield in colour or shows no tissue."""
+    if stain.slide.lacks_overview:
+        return od_gain(stain.density(seen_in_part(stain.slide)[..., stain.picked]))
     try:
         return od_gain(tissue_pixels(stain, seed=seed))
     except InputError:
@@ -364,10 +367,18 @@ def slide_gain(stain: Stain, *, seed: int = 0) -> float:
 
 
 def _coarse_tissue(stain: Stain) -> TissueMask:
-    image = thumbnail(stain.slide)
-    mpp = stain.slide.extent.height / image.shape[0]
-    od = optical_density(image, stain.background)
+    extent = stain.slide.extent
+    mpp = max(TissueConfig().mpp, max(extent.height, extent.width) / _COARSE_PX)
+    od = stain.read_od(extent, mpp)
     return TissueMask(tissue_of_density(od, TissueConfig(mpp=mpp)), mpp)
+
+
+def _check_rgb(stain: Stain) -> None:
+    if stain.modality != "brightfield" or stain.slide.channels < 3:
+        raise InputError(
+            f"{stain.slide.path.name} (stain {stain.name}) is no RGB brightfield slide, so it has "
+            "no stain vectors. Show its channels instead."
+        )
 
 
 def _plane_ends(od: NDArray[np.float64]) -> NDArray[np.float64]:

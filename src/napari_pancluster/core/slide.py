@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 WHITE = 255.0
+# A coarsest level beyond this takes seconds to read.
+LARGEST_OVERVIEW_PX = 4096
 _CHUNK = 512
 # Source pixels turned to float at once; keeps a coarse read of an unpyramided slide bounded.
 _STRIP_PIXELS = 16_000_000
@@ -58,6 +61,11 @@ class Slide:
     def levels(self) -> tuple[Level, ...]:
         """The pyramid, level 0 first."""
         return self.facts.levels
+
+    @property
+    def lacks_overview(self) -> bool:
+        """Whether the coarsest level is too large to be looked at as a whole."""
+        return max(self.levels[-1].shape) > LARGEST_OVERVIEW_PX
 
     @property
     def channels(self) -> int:
@@ -111,9 +119,22 @@ class Slide:
         """The pyramid as lazy arrays of shape (Y, X, C), level 0 first."""
         return tuple(_lazy_level(self, i) for i in range(len(self.levels)))
 
+    @property
+    def shown(self) -> tuple[da.Array, ...]:
+        """The pyramid as 8-bit lazy arrays (Y, X, C), for a screen."""
+        if self.dtype == np.uint8:
+            return self.data
+        scale = WHITE / self.full_scale
+        return tuple((level * scale).clip(0, WHITE).astype(np.uint8) for level in self.data)
+
     def with_mpp(self, mpp: float | None) -> Slide:
         """Return the same slide at another pixel size across (µm/px)."""
         return replace(self, mpp=mpp)
+
+    def with_reader(self, wrap: Callable[[Reader], Reader]) -> Slide:
+        """Return the same slide read through what `wrap` makes of its reader."""
+        reader = wrap(self._reader)
+        return replace(self, facts=reader.facts, _reader=reader)
 
     def with_full_scale(self, value: float) -> Slide:
         """Return the same slide with another stored value as the brightest."""
@@ -160,7 +181,7 @@ class Slide:
         number = self._level_for(mpp)
         level = self.levels[number]
         # From the two extents, not the mean downsample: levels are rounded to whole pixels.
-        row_um, col_um = self.um_per_px_yx * self.shape / level.shape
+        row_um, col_um = self.um_per_px_yx * level.covers / level.shape
         r0, r1 = _span(region.top / row_um, mpp / row_um, rows, level.shape[0])
         c0, c1 = _span(region.left / col_um, mpp / col_um, cols, level.shape[1])
         if r1 <= r0 or c1 <= c0:

@@ -16,6 +16,8 @@ from napari_pancluster.core.slide import WHITE, Slide
 # Beyond OD 2 a scanner's 8 bits hold two grey values a step: noise, not stain.
 MAX_OD = 2.0
 _THUMBNAIL_PX = 768
+# Seen in part: this many blocks down and across.
+_BLOCKS, _BLOCK_PX = 12, 64
 # Glass is bright and nearly grey; a tinted lamp still stays inside these.
 _DIMMEST_GLASS = 185.0
 _MOST_TINT = 15.0
@@ -68,7 +70,7 @@ class Stain:
         channels
             Up to three of the slide's, numbered from 0. Default: the first three.
         """
-        image = thumbnail(slide)
+        image = seen_in_part(slide) if slide.lacks_overview else thumbnail(slide)
         slide, image = _with_used_scale(slide, image)
         picked = pick_channels(slide, channels)
         image = image[..., picked]
@@ -171,6 +173,24 @@ def thumbnail(slide: Slide, longest_px: int = _THUMBNAIL_PX) -> NDArray[np.float
     one_unit = slide.with_mpp(1.0)
     step = max(1.0, max(slide.shape) / longest_px)
     return one_unit.read(one_unit.extent, step)
+
+
+def seen_in_part(slide: Slide) -> NDArray[np.float32]:
+    """Return blocks from all over a slide that has no overview, as one picture of its colours.
+
+    Returns
+    -------
+    ndarray
+        (rows, cols, channels), 0 to 255.
+    """
+    number, (rows, cols) = len(slide.levels) - 1, slide.levels[-1].shape
+    side = min(_BLOCK_PX, rows, cols)
+    lines = []
+    for top in np.linspace(0, rows - side, _BLOCKS).astype(int):
+        lefts = np.linspace(0, cols - side, _BLOCKS).astype(int)
+        blocks = [slide.read_level(number, int(top), int(c), side, side) for c in lefts]
+        lines.append(np.concatenate(blocks, axis=1))
+    return np.asarray(np.concatenate(lines) * (WHITE / slide.full_scale), np.float32)
 
 
 def measure_background(image: NDArray[np.floating]) -> tuple[float, ...]:

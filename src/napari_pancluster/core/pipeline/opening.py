@@ -11,6 +11,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.errors import ProjectError, SlideError
+from napari_pancluster.core.overview import (
+    build_overview,
+    read_overview,
+    with_overview,
+)
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import CaseRecord, Project, StainRecord
 from napari_pancluster.core.slide import open_slide
@@ -44,8 +49,8 @@ def tissue_key(case: str) -> str:
     return f"tissue/{case}"
 
 
-def open_stain(record: StainRecord) -> Stain:
-    """Open a slide at the pixel size the project gives it.
+def open_stain(project: Project, record: StainRecord) -> Stain:
+    """Open a slide at the pixel size the project gives it, with its overview if it is there.
 
     Raises
     ------
@@ -58,6 +63,9 @@ def open_stain(record: StainRecord) -> Stain:
             f"{record.path} (stain {record.name}) has changed since the project was made. "
             "Restore the file or make a new project."
         )
+    overview = read_overview(slide, project.overview_folder(record.fingerprint))
+    if overview is not None:
+        slide = with_overview(slide, overview)
     slide = replace(
         slide,
         mpp=record.mpp,
@@ -79,7 +87,7 @@ def open_stack(project: Project, case: CaseRecord) -> SlideStack:
     """Open all slides of a case, with the registrations that are current."""
     stains, transforms = [], {}
     for record in case.stains:
-        stain = open_stain(record)
+        stain = open_stain(project, record)
         found = project.artefact(registration_key(case.name, record.name))
         if found is not None and found.summary["status"] != "failed":
             transforms[record.name] = artefacts.read_transform(project.folder(found))
@@ -87,6 +95,22 @@ def open_stack(project: Project, case: CaseRecord) -> SlideStack:
                 stain = stain.with_mpp(found.summary["mpp_estimated"])
         stains.append(stain)
     return SlideStack(case.name, case.reference, tuple(stains), transforms)
+
+
+def make_overviews(project: Project, case: CaseRecord) -> Task[bool]:
+    """Give every slide of a case the coarse levels it lacks; return whether any did.
+
+    A cache, not a result: it changes no value by more than rounding, and is kept at once.
+    """
+    made = False
+    for record in case.stains:
+        slide = open_slide(Path(record.path))
+        folder = project.overview_folder(slide.fingerprint)
+        if slide.lacks_overview and read_overview(slide, folder) is None:
+            yield from build_overview(slide, folder, record.name)
+            made = True
+        slide.close()
+    return made
 
 
 def tissue_of(project: Project, stack: SlideStack) -> Task[TissueMask]:

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.errors import InputError, ProjectError
-from napari_pancluster.core.pipeline.opening import atomic, open_stack, open_stain, registration_key
+from napari_pancluster.core.pipeline.opening import (
+    atomic,
+    make_overviews,
+    open_stack,
+    open_stain,
+    registration_key,
+)
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import CaseRecord, Project
 from napari_pancluster.core.registration import read_landmarks, register_pair
@@ -47,7 +53,8 @@ def register(
     chosen = [project.case(name) for name in cases] or list(project.state.cases)
     _check_stains(chosen, {*stains, *landmarks})
     for case in chosen:
-        fixed = open_stain(case.stain(case.reference))
+        yield from make_overviews(project, case)
+        fixed = open_stain(project, case.stain(case.reference))
         for record in case.stains:
             wanted = not stains or record.name in stains
             if record.name == case.reference or not wanted:
@@ -55,7 +62,7 @@ def register(
             key = registration_key(case.name, record.name)
             if only_missing and project.artefact(key) is not None and not project.is_stale(key):
                 continue
-            moving = open_stain(record)
+            moving = open_stain(project, record)
             yield from _register_one(
                 project, case, fixed, moving, config, landmarks.get(record.name)
             )

@@ -17,7 +17,13 @@ from napari_pancluster.core.dataset import build_store
 from napari_pancluster.core.errors import InputError, ProjectError
 from napari_pancluster.core.patches import check_patch_fits, sample_positions
 from napari_pancluster.core.pipeline.mapping import select_clusters
-from napari_pancluster.core.pipeline.opening import atomic, frame_inputs, open_stack, tissue_of
+from napari_pancluster.core.pipeline.opening import (
+    atomic,
+    frame_inputs,
+    make_overviews,
+    open_stack,
+    tissue_of,
+)
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.stack import CHANNELS, SlideStack
@@ -50,6 +56,7 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
     run, config = _begin(project, given, resume=resume)
     stacks, tissues = [], []
     for case in project.state.cases:
+        yield from make_overviews(project, case)
         stack = open_stack(project, case)
         stacks.append(stack)
         tissues.append((yield from tissue_of(project, stack)))

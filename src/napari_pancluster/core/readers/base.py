@@ -54,10 +54,14 @@ class Level:
         Level-0 pixels a pixel of this level spans; never rounded.
     shape
         (rows, cols) in pixels.
+    covers
+        Level-0 pixels it spans down and across: those of level 0, or a few more where the last
+        pixels of a level reach over the edge.
     """
 
     downsample: float
     shape: tuple[int, int]
+    covers: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,9 @@ def checked_mpp(y: float | None, x: float | None) -> dict[str, Any]:
 def pyramid_levels(shapes: list[tuple[int, int]]) -> tuple[Level, ...]:
     """Return levels with float downsamples for the (rows, cols) of a pyramid, largest first."""
     rows, cols = shapes[0]
-    return tuple(Level(((rows / r) * (cols / c)) ** 0.5, (r, c)) for r, c in shapes)
+    return tuple(
+        Level(((rows / r) * (cols / c)) ** 0.5, (r, c), (rows, cols)) for r, c in shapes
+    )
 
 
 def check_facts(facts: Facts, path: Path) -> None:
