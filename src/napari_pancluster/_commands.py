@@ -77,12 +77,23 @@ def new(options: Options, reporter: Reporter) -> Result:
             case=options.case,
             reference=options.reference,
             channels=options.channels,
+            profiled=options.icc,
         )
     task = create_project(Path(options.project), entries, uncalibrated=options.uncalibrated)
     project = Project.open(reporter.drive(task))
     for stain in (s for case in project.state.cases for s in case.stains if s.mpp is None):
         reporter.warn(f"{stain.name} has no pixel size; register will estimate its scale.")
     return {"project": str(project.root), "cases": [c.name for c in project.state.cases]}
+
+
+def relocate(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.project import Project
+    from napari_pancluster.core.relocating import missing_slides, relocate
+
+    project = Project.open(Path(options.project))
+    found = reporter.drive(relocate(project, Path(options.folder).expanduser()))
+    missing = [s.path for s in missing_slides(project)]
+    return {"project": str(project.root), "found": found, "missing": missing}
 
 
 def open_window(options: Options, reporter: Reporter) -> Result:

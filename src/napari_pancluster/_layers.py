@@ -75,7 +75,6 @@ def stack_layers(stack: SlideStack, *, unit: str, cache_mb: int) -> list[LayerDa
         layers.append((data, {**options, "visible": False}, kind))
     stain = stack.stain(stack.reference)
     data, options, kind = _own_layer(stack, stain, stain.name, cache_mb=cache_mb)
-    place = _place(reference.um_per_px, 0.0, unit, reference.oblong)
     layers.append((data, {**options, "units": (unit, unit)}, kind))
     return layers
 

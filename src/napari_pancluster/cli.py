@@ -154,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
         help="up to three channels of a fluorescence slide, by number or name (default: the first)",
     )
     sub.add_argument("--uncalibrated", action="store_true", help="count 1 px as 1 unit")
+    sub.add_argument("--icc", action="store_true", help="apply the colour profiles in the files")
+
+    sub = command("relocate", _commands.relocate, "find slides that were moved")
+    sub.add_argument("folder", metavar="FOLDER", help="where to look, with all folders in it")
 
     sub = command(
         "register", _commands.register, "bring every stain into the frame of the reference"

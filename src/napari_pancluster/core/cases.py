@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_pancluster.core.errors import InputError, SlideError
+from napari_pancluster.core.profile import can_apply_profile, with_profile
 from napari_pancluster.core.project import CaseRecord, StainRecord
 from napari_pancluster.core.readers.base import PLAUSIBLE_MPP
 from napari_pancluster.core.separation import slide_gain
@@ -19,7 +20,7 @@ from napari_pancluster.core.stain import Stain
 
 _NAME = re.compile(r"[^\W][\w .+&()-]*")
 _COLUMNS = ("case", "stain", "path")
-_OPTIONAL = ("mpp", "reference", "channels")
+_OPTIONAL = ("mpp", "reference", "channels", "icc")
 _MAGNIFICATION = re.compile(r"(\d+(?:\.\d+)?)\s*[x×]", re.IGNORECASE)
 # Of nearly every scanner: 0.25 µm/px at 40x, 0.5 at 20x.
 _UM_TIMES_POWER = 10.0
@@ -41,6 +42,8 @@ class SlideEntry:
     channels
         One to three of a multi-channel slide's, by number from 1 or by name, with commas between;
         empty: the first three.
+    profiled
+        Whether the colour profile in the file is applied.
     extra
         What else a sample sheet says of the slide.
     """
@@ -51,6 +54,7 @@ class SlideEntry:
     mpp: str = ""
     reference: bool = False
     channels: str = ""
+    profiled: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -61,6 +65,7 @@ def entries_of_options(
     case: str,
     reference: str | None,
     channels: Iterable[str] = (),
+    profiled: bool = False,
 ) -> list[SlideEntry]:
     """Return the slides of one case from ``STAIN=PATH``, ``STAIN=MPP`` … options."""
     paths = option_pairs(slides, "--slide", "HE=HE.svs")
@@ -85,6 +90,7 @@ def entries_of_options(
             sizes.get(name, ""),
             name == reference,
             chosen.get(name, ""),
+            profiled,
         )
         for name, path in paths.items()
     ]
@@ -127,6 +133,7 @@ def entries_of_sheet(sheet: Path) -> list[SlideEntry]:
                 text["mpp"],
                 text["reference"].lower() in _YES,
                 text["channels"],
+                text["icc"].lower() in _YES,
                 {c.strip(): v.strip() for c, v in others.items() if v.strip()},
             )
         )
@@ -188,6 +195,8 @@ def _make_stain(
     entry: SlideEntry, is_reference: bool, uncalibrated: bool, nominal: bool
 ) -> StainRecord:
     slide = open_slide(entry.path)
+    if entry.profiled:
+        slide = with_profile(slide)
     stain = Stain.of(entry.stain, slide, _channels(entry, slide))
     gain = slide_gain(stain)
     slide.close()
@@ -219,6 +228,7 @@ def _make_stain(
         bright=stain.bright,
         full_scale=None if slide.dtype == np.uint8 else stain.slide.full_scale,
         gain=gain,
+        profiled=entry.profiled and can_apply_profile(slide),
         extra=dict(entry.extra),
     )
 

@@ -47,14 +47,22 @@ class StainRecord(BaseModel):
     bright: tuple[float, ...] = Field(default=(), description="fluorescence: full intensity")
     full_scale: float | None = Field(default=None, description="stored value that counts as 255")
     gain: float = Field(default=1.0, description="factor on the density where patches are compared")
+    profiled: bool = Field(default=False, description="whether its ICC profile is applied")
     extra: dict[str, str] = Field(default_factory=dict, description="from the sample sheet")
 
     @property
     def token(self) -> str:
         """What an artefact made from this slide depends on."""
         token = f"slide:{self.fingerprint}@{self.mpp}"
-        seen = (self.oblong, self.modality, self.picked, self.full_scale, self.gain)
-        usual = (1.0, "brightfield", (0, 1, 2), None, 1.0)
+        seen = (
+            self.oblong,
+            self.modality,
+            self.picked,
+            self.full_scale,
+            self.gain,
+            self.profiled,
+        )
+        usual = (1.0, "brightfield", (0, 1, 2), None, 1.0, False)
         return token if seen == usual else f"{token}#{seen}"
 
 
@@ -282,15 +290,37 @@ class Project:
         """Return the ids of finished training runs, oldest first."""
         return [a.id for key, a in self.state.artefacts.items() if key.startswith("train/")]
 
+    def move_slides(self, paths: Mapping[str, str]) -> None:
+        """Take note of where slides are now; nothing that was made from them becomes stale.
+
+        Parameters
+        ----------
+        paths
+            New path by fingerprint.
+        """
+
+        def moved(state: ProjectState) -> dict[str, Any]:
+            cases = []
+            for case in state.cases:
+                stains = tuple(
+                    s.model_copy(update={"path": paths.get(s.fingerprint, s.path)})
+                    for s in case.stains
+                )
+                cases.append(case.model_copy(update={"stains": stains}))
+            return {"cases": tuple(cases)}
+
+        self._change(moved)
+
     def _commit(
         self, change: Callable[[Mapping[str, ArtefactRecord]], dict[str, ArtefactRecord]]
     ) -> None:
+        self._change(lambda state: {"artefacts": change(state.artefacts)})
+
+    def _change(self, change: Callable[[ProjectState], dict[str, Any]]) -> None:
         with _locked(self.root / _LOCK):
             # Read again: another window may have committed; each commit changes only its keys.
             state = _read_state(self.root)
-            new = state.model_copy(
-                update={"artefacts": change(state.artefacts), "written_by": __version__}
-            )
+            new = state.model_copy(update={**change(state), "written_by": __version__})
             _write_synced(self.root / _STATE, new.model_dump_json(indent=1))
             self.state = new
 

@@ -16,6 +16,7 @@ from napari_pancluster.core.overview import (
     read_overview,
     with_overview,
 )
+from napari_pancluster.core.profile import with_profile
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import CaseRecord, Project, StainRecord
 from napari_pancluster.core.slide import open_slide
@@ -57,12 +58,19 @@ def open_stain(project: Project, record: StainRecord) -> Stain:
     SlideError
         If the file is gone, unreadable, or another than when the project was made.
     """
+    if not Path(record.path).exists():
+        raise SlideError(
+            f"{record.path} (stain {record.name}) is gone. If it was moved, find it again: "
+            f"Slides panel, Find moved slides, or pancluster relocate {project.root} FOLDER"
+        )
     slide = open_slide(Path(record.path))
     if slide.fingerprint != record.fingerprint:
         raise SlideError(
             f"{record.path} (stain {record.name}) has changed since the project was made. "
             "Restore the file or make a new project."
         )
+    if record.profiled:
+        slide = with_profile(slide)
     overview = read_overview(slide, project.overview_folder(record.fingerprint))
     if overview is not None:
         slide = with_overview(slide, overview)
@@ -104,12 +112,11 @@ def make_overviews(project: Project, case: CaseRecord) -> Task[bool]:
     """
     made = False
     for record in case.stains:
-        slide = open_slide(Path(record.path))
-        folder = project.overview_folder(slide.fingerprint)
-        if slide.lacks_overview and read_overview(slide, folder) is None:
+        slide = open_stain(project, record).slide
+        if slide.lacks_overview:
+            folder = project.overview_folder(record.fingerprint)
             yield from build_overview(slide, folder, record.name)
             made = True
-        slide.close()
     return made
 
 
