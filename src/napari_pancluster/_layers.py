@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pancluster.core.patches import PatchGrid
+from napari_pancluster.core.separation import StainVectors, component_pyramid
 from napari_pancluster.core.slide import Slide
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain
 
 LayerData = tuple[Any, dict[str, Any], str]
 SLIDE, MAP, SELECTION, OUTLINES, DENSITY = "slide", "map", "selection", "outlines", "density"
+DYE, TISSUE = "dye", "tissue"
+# In the tissue layer: what counts, and what the user took out.
+TISSUE_IN, TISSUE_OUT = 1, 2
 _MAP_OPACITY, _DENSITY_OPACITY = 0.55, 0.8
 # In the selection layer: what is selected, and the tissue that is not.
 SELECTED, VEILED = 1, 2
@@ -131,6 +135,38 @@ def selection_layer(
         **_place_cells(grid, reference, unit),
     }
     return image, options, "labels"
+
+
+def dye_layer(
+    stack: SlideStack, stain: str, vectors: StainVectors, index: int, *, unit: str, cache_mb: int
+) -> LayerData:
+    """Return one dye of a registered stain, in its own colour, computed block by block."""
+    reference = stack.stain(stack.reference).slide
+    mpp, levels = stack.pyramid(stain, cache_mb=cache_mb)
+    dye, colour = vectors.names[index], vectors.colour(index)
+    options = {
+        "name": f"{stain} · {dye}",
+        "multiscale": True,
+        "rgb": False,
+        "cache": False,
+        "contrast_limits": (0.0, 1.0),
+        "colormap": ([[1.0, 1.0, 1.0], [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]]),
+        "metadata": {"pancluster": DYE, "stain": stain, "dye": dye, "case": stack.case},
+        **_place(mpp, (mpp - reference.um_per_px) / 2, unit),
+    }
+    component = component_pyramid(stack.stain(stain), vectors, index, levels=levels)
+    return list(component), options, "image"
+
+
+def tissue_layer(mask: NDArray[np.uint8], mpp: float, reference: Slide, *, unit: str) -> LayerData:
+    """Return the tissue of a case to be painted: `TISSUE_IN` and `TISSUE_OUT`."""
+    options = {
+        "name": "Tissue (paint me)",
+        "opacity": 0.45,
+        "metadata": {"pancluster": TISSUE},
+        **_place(mpp, (mpp - reference.um_per_px) / 2, unit),
+    }
+    return mask, options, "labels"
 
 
 def outlines_layer(unit: str) -> LayerData:

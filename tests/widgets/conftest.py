@@ -26,11 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def main(make_napari_viewer: Any) -> Iterator[Any]:
     """Return the main widget, docked in a viewer."""
-    from napari_pancluster._widgets.main import MainWidget
+    from napari_pancluster._widgets.main import dock
 
-    viewer = make_napari_viewer()
-    widget = MainWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="PanCluster")
+    widget = dock(make_napari_viewer())
     yield widget
     widget.close_session()
 

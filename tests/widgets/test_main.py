@@ -179,7 +179,7 @@ def test_a_wrong_pixel_size_is_told_and_no_project_is_made(
     main: Any, islands: Path, tmp_path: Path, wait: Callable[..., None]
 ) -> None:
     main.slides.open_slides([str(islands)])
-    main.slides.table.item(0, 1).setText("1000")
+    main.slides.table.item(0, 2).setText("1000")
     main.slides.create(tmp_path / "new.pancluster", main.slides.entries(), nominal=False)
     wait(lambda: main.bar.message != "" and _settled(main))
     assert "1000" in main.bar.message and not (tmp_path / "new.pancluster").exists()
@@ -374,7 +374,7 @@ def test_a_step_that_leaves_the_slides_alone_leaves_layers_and_view_alone(
     camera.zoom = 3.25
     main.work.map(MapConfig(stride_px=24), 3)
     wait(lambda: main.session.grid.stride_px == 24 and _settled(main))
-    assert main.viewer.layers["HE"] is slide and camera.zoom == 3.25
+    assert main.viewer.layers["HE"] == slide and camera.zoom == 3.25
     assert main.tissue.map.data.shape == main.session.grid.shape
 
 

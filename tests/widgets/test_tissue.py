@@ -78,7 +78,7 @@ def test_an_outline_drawn_in_the_viewer_selects_what_is_in_it(
 ) -> None:
     explored.tissue.start_outlining()
     layer = explored.viewer.layers["Outline tissue"]
-    assert explored.viewer.layers.selection.active is layer
+    assert explored.viewer.layers.selection.active == layer
     low, high = world_of(explored, 65) - 1, world_of(explored, 65) + 130
     corners = [low, [low[0], high[1]], high, [high[0], low[1]]]
     layer.add(np.array(corners), shape_type=shape)

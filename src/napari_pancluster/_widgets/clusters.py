@@ -25,7 +25,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_pancluster._session import PICKS, Session
-from napari_pancluster._widgets.patches import Gallery, swatch
+from napari_pancluster._widgets.patches import Gallery
+from napari_pancluster._widgets.pictures import swatch
 from napari_pancluster._widgets.plots import IndexPlot
 from napari_pancluster._widgets.tissue import TissueView
 from napari_pancluster.core.edits import Hide, Merge, Recolour, Rename

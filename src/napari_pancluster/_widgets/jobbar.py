@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -16,6 +18,8 @@ from napari_pancluster._widgets.jobs import Jobs
 from napari_pancluster.core.progress import Pace, Progress
 
 _SECONDS_A_MINUTE = 60
+# Several broken slides dropped at once are told one after the other.
+_TOGETHER_S = 3.0
 _GOOD, _BAD = "#4EB265", "#F08030"
 
 
@@ -32,6 +36,7 @@ class JobBar(QWidget):
         super().__init__()
         self._jobs = jobs
         self._pace = Pace()
+        self._complained = 0.0
         self._stage = QLabel()
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
@@ -71,7 +76,11 @@ class JobBar(QWidget):
         self._show(text, _GOOD)
 
     def complain(self, text: str) -> None:
-        """Show what went wrong, and what helps."""
+        """Show what went wrong, and what helps; together with what was said a moment ago."""
+        now = time.monotonic()
+        if self.message and now - self._complained < _TOGETHER_S and text not in self.message:
+            text = f"{self.message}\n{text}"
+        self._complained = now
         self._show(text, _BAD)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from napari_pancluster._widgets.tissue import TissueView
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import MapConfig, RegisterConfig
 from napari_pancluster.core.pipeline.describe import step_states, steps_in_words
+from napari_pancluster.core.progress import Progress
 
 PLUGIN, TITLE = "napari-pancluster", "PanCluster"
 _MARKS = {"done": "✓ ", "stale": "! ", "missing": ""}
@@ -48,6 +50,8 @@ _TIPS = (
 )
 _HIDE_KEY = "h"
 _WIDTH, _SCATTER_SHARE = 410, 0.36
+# How often slides are drawn anew while their overviews grow.
+_REFRESH_S = 2.0
 
 
 class MainWidget(QWidget):
@@ -80,6 +84,7 @@ class MainWidget(QWidget):
         self._shown_table: Any = None
         self._watched: QObject | None = None
         self._closed = False
+        self._refreshed = 0.0
         self._build()
         self._connect()
         self._on_project()
@@ -137,6 +142,8 @@ class MainWidget(QWidget):
         self.session.results_changed.connect(self._on_results)
         self.jobs.changed.connect(self._on_project)
         self.work.warned.connect(self.bar.complain)
+        self.work.overview_grew.connect(self.tissue.refresh_slides)
+        self.jobs.progressed.connect(self._on_progress)
         for panel in (self.slides, self.register, self.train, self.clusters, self.export):
             panel.complained.connect(self.bar.complain)
         self.clusters.scatter_wanted.connect(self.show_scatter)
@@ -275,6 +282,11 @@ class MainWidget(QWidget):
         self._do.setText(_VERBS.get(self._following or "", ""))
         for button in (self._do, self._all):
             button.setVisible(self._following is not None and running is None)
+
+    def _on_progress(self, progress: Progress) -> None:
+        if self.work.overview_grows and time.monotonic() > self._refreshed + _REFRESH_S:
+            self._refreshed = time.monotonic()
+            self.tissue.refresh_slides()
 
     def _on_results(self) -> None:
         results = self.session.results

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QPoint, QRect, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QImage, QMouseEvent, QPainter, QPaintEvent, QPixmap
+from qtpy.QtGui import QImage, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_pancluster._session import Session
 from napari_pancluster._widgets.loader import Loader
+from napari_pancluster._widgets.pictures import as_image
 from napari_pancluster.core.results import patches_of, typical_patches
 
 _TYPICAL = 6
@@ -50,7 +51,7 @@ class PatchStrip(QWidget):
             Put the stains of a single place side by side.
         """
         self._names, self._across = names, across
-        self._columns = [[_image(p) for p in column] for column in columns]
+        self._columns = [[as_image(p) for p in column] for column in columns]
         self.setVisible(bool(columns))
         self.updateGeometry()
         self.update()
@@ -215,20 +216,3 @@ class Gallery(QWidget):
     def _on_chosen(self, column: int) -> None:
         if column < len(self._rows):
             self.flown_to.emit(self._rows[column])
-
-
-def _image(pixels: NDArray[np.uint8]) -> QImage:
-    rows, cols, _ = pixels.shape
-    data = np.ascontiguousarray(pixels)
-    # Copied: Qt would otherwise read memory that numpy has given back.
-    return QImage(data.tobytes(), cols, rows, 3 * cols, QImage.Format.Format_RGB888).copy()
-
-
-def swatch(colour: str, *, size: int = 14) -> QIcon:
-    """Return a small square of a colour, which a lit line does not tint."""
-    pixmap = QPixmap(size, size)
-    pixmap.fill(QColor(colour))
-    icon = QIcon()
-    for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected):
-        icon.addPixmap(pixmap, mode)
-    return icon

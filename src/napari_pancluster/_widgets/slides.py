@@ -2,62 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QAbstractItemView,
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QPushButton,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_pancluster import _layers
 from napari_pancluster._session import Session
+from napari_pancluster._widgets.calibration import CalibrationBar
+from napari_pancluster._widgets.dyes import DyesBox
+from napari_pancluster._widgets.loader import Loader
+from napari_pancluster._widgets.slide_table import MPP, SlideLine, SlideTable
+from napari_pancluster._widgets.tissue_box import TissueBox
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.cases import SlideEntry, entries_of_sheet
 from napari_pancluster.core.errors import PanclusterError
+from napari_pancluster.core.looking import SlideLook, look_at, propose_names
 from napari_pancluster.core.project import CaseRecord, project_path
+from napari_pancluster.core.relocating import missing_slides
 
-_HEADER = ("Stain", "µm/px", "Reference", "File")
-_STAIN, _MPP, _REFERENCE, _FILE = range(len(_HEADER))
-_TIPS = (
-    "The stain's name. Double-click to change it.",
-    "Pixel size of the slide. Double-click to enter it; ? lets registration estimate a moving "
-    "slide's.",
-    "Tick the slide that all others are registered onto. H&E is a good choice.",
-    "Where the slide lies. It stays there.",
-)
-_ROW_PX = 24
 _SOURCES = {
     "file": "from the file",
     "user": "entered",
     "nominal": "nominal",
-    "unknown": "estimated by registration",
+    "unknown": "estimated",
     "uncalibrated": "1 px = 1 unit",
 }
-_SLIDES = "Slides (*.svs *.ndpi *.mrxs *.scn *.bif *.vms *.tif *.tiff *.png *.jpg);;All files (*)"
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A slide that is open in the viewer and belongs to no project yet."""
-
-    stain: str
-    path: Path
-    mpp: float | None
-    nominal: bool
-    case: str
+_SLIDES = (
+    "Slides (*.svs *.ndpi *.mrxs *.scn *.bif *.vms *.vmu *.svslide *.tif *.tiff *.btf *.dcm *.zip "
+    "*.ozx *.png *.jpg *.jpeg *.bmp *.webp);;All files (*)"
+)
+Looks = dict[Path, SlideLook | str]
 
 
 class SlidesPanel(QWidget):
@@ -76,20 +65,30 @@ class SlidesPanel(QWidget):
         self._viewer = viewer
         self._session = session
         self._work = work
+        self.lines: list[SlideLine] = []
+        self._looks: Looks = {}
+        self.loader = Loader(self)
         self._what = QLabel()
         self._what.setWordWrap(True)
-        self.table = QTableWidget(0, len(_HEADER))
+        self.table = SlideTable()
+        self._tools = QWidget()
+        self.calibration = CalibrationBar(viewer)
+        self.tissue = TissueBox(viewer, session, work)
+        self.dyes = DyesBox(viewer, session)
+        self._more = QVBoxLayout()
         self._cases = QComboBox()
+        self._profiles = QCheckBox("Apply colour profiles")
+        self._find = QPushButton("Find moved slides …")
         self._create = QPushButton("Create project …")
         self._build()
-        session.project_changed.connect(self.refresh)
-        session.case_changed.connect(self.refresh)
-        viewer.layers.events.inserted.connect(self._on_layers)
-        viewer.layers.events.removed.connect(self._on_layers)
+        self._connect()
         self.refresh()
 
     def close_session(self) -> None:
         """Stop listening."""
+        self.loader.close()
+        self.tissue.close_session()
+        self.dyes.close_session()
         self._session.project_changed.disconnect(self.refresh)
         self._session.case_changed.disconnect(self.refresh)
         self._viewer.layers.events.inserted.disconnect(self._on_layers)
@@ -99,131 +98,152 @@ class SlidesPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(self._what)
-        line = QHBoxLayout()
-        for text, tip, call in (
-            ("Open slides …", "Choose the slides of one block of tissue.", self._on_open_slides),
-            ("Sample sheet …", "A CSV with case,stain,path,mpp,reference.", self._on_sheet),
-            ("Open project …", "A folder NAME.pancluster.", self._on_open_project),
-        ):
-            button = QPushButton(text)
-            button.setToolTip(tip)
-            button.clicked.connect(call)
-            line.addWidget(button)
-        layout.addLayout(line)
+        layout.addLayout(
+            _line_of(
+                ("Open slides …", "Choose slides, as many as you like.", self._on_open_slides),
+                ("Sample sheet …", "A CSV with case,stain,path,mpp,reference.", self._on_sheet),
+                ("Open project …", "A folder NAME.pancluster.", self._on_open_project),
+            )
+        )
         case = QHBoxLayout()
         self._case_label = QLabel("Case")
         self._case_label.setBuddy(self._cases)
         self._cases.setToolTip("The animal or block whose slides are shown.")
         self._cases.setAccessibleName("Case")
-        self._cases.activated.connect(lambda: self._session.show_case(self._cases.currentText()))
         case.addWidget(self._case_label)
         case.addWidget(self._cases, stretch=1)
         layout.addLayout(case)
-        self.table.setHorizontalHeaderLabels(_HEADER)
-        for column, tip in enumerate(_TIPS):
-            self.table.horizontalHeaderItem(column).setToolTip(tip)
-        self.table.setAccessibleName("Slides")
-        self.table.verticalHeader().hide()
-        self.table.verticalHeader().setDefaultSectionSize(_ROW_PX)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        header = self.table.horizontalHeader()
-        for column in (_STAIN, _MPP, _REFERENCE):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(_FILE, QHeaderView.ResizeMode.Stretch)
-        self.table.itemChanged.connect(self._on_item)
         layout.addWidget(self.table)
+        tools = QVBoxLayout(self._tools)
+        tools.setContentsMargins(0, 0, 0, 0)
+        tools.addLayout(
+            _line_of(
+                ("Up", "Move the lit slide up: the order of the sections.", lambda: self._move(-1)),
+                ("Down", "Move the lit slide down.", lambda: self._move(1)),
+                ("Remove", "Take the lit slide out. Its file stays.", self._on_remove),
+            )
+        )
+        tools.addWidget(self.calibration)
+        self._profiles.setToolTip("Convert colours as the ICC profiles in the files say.")
+        tools.addWidget(self._profiles)
+        layout.addWidget(self._tools)
+        self._find.setToolTip("Choose the folder the slides were moved to; they are recognised.")
+        layout.addWidget(self._find)
         self._create.setToolTip("Choose a folder for the results. The slides stay where they are.")
-        self._create.clicked.connect(self._on_create)
         layout.addWidget(self._create)
+        for title, box in (("Tissue", self.tissue), ("Dyes", self.dyes)):
+            more = QCollapsible(title)
+            more.addWidget(box)
+            self._more.addWidget(more)
+        layout.addLayout(self._more)
         layout.addStretch()
+
+    def _connect(self) -> None:
+        self._cases.activated.connect(lambda: self._session.show_case(self._cases.currentText()))
+        self.table.filled.connect(self._on_filled)
+        self.table.reference_chosen.connect(self._on_reference)
+        self.calibration.measured.connect(self._on_measured)
+        for part in (self.calibration, self.tissue, self.dyes):
+            part.complained.connect(self.complained)
+        self.loader.failed.connect(self.complained)
+        self._find.clicked.connect(self._on_find)
+        self._create.clicked.connect(self._on_create)
+        self._session.project_changed.connect(self.refresh)
+        self._session.case_changed.connect(self.refresh)
+        self._viewer.layers.events.inserted.connect(self._on_layers)
+        self._viewer.layers.events.removed.connect(self._on_layers)
 
     # What is shown
 
     def refresh(self) -> None:
         """Show the project's slides, or those that wait in the viewer."""
         project = self._session.project
-        drafts = self._drafts()
-        self.table.blockSignals(True)
+        several = project is not None and len(project.state.cases) > 1
         if project is not None:
+            self.lines = self._of_case(project.case(self._session.case))
             self._what.setText(f"<b>{project.root.stem}</b><br>{project.root.parent}")
             self._cases.clear()
             self._cases.addItems([c.name for c in project.state.cases])
             self._cases.setCurrentText(self._session.case)
-            self._fill_case(project.case(self._session.case))
         else:
+            self.lines = self._proposed(self._of_layers())
             self._what.setText(
                 "Check names, pixel sizes and reference, then create the project."
-                if drafts
+                if self.lines
                 else "Drop the slides of one block of tissue on the window, or open them here."
             )
-            self._fill_drafts(drafts)
-        self.table.blockSignals(False)
-        several = project is not None and len(project.state.cases) > 1
         self._cases.setVisible(several)
         self._case_label.setVisible(several)
-        self._create.setVisible(bool(drafts) and project is None)
-        self.table.setVisible(self.table.rowCount() > 0)
-        rows = max(2, self.table.rowCount())
-        self.table.setFixedHeight(
-            self.table.horizontalHeader().sizeHint().height() + 6 + rows * _ROW_PX
-        )
+        for n in range(self._more.count()):
+            self._more.itemAt(n).widget().setVisible(project is not None)
+        self._find.setVisible(project is not None and bool(missing_slides(project)))
+        self._show_lines()
+        self._read_looks()
 
-    def _fill_case(self, case: CaseRecord) -> None:
-        self.table.setRowCount(len(case.stains))
-        for row, stain in enumerate(case.stains):
+    def _show_lines(self) -> None:
+        drafts = self._session.project is None and bool(self.lines)
+        self.table.show_lines(self.lines, editable=drafts)
+        self.table.setVisible(bool(self.lines))
+        self._tools.setVisible(drafts)
+        self._create.setVisible(drafts)
+        looks = [line.look for line in self.lines]
+        self._profiles.setVisible(drafts and any(look and look.profile for look in looks))
+
+    def _of_case(self, case: CaseRecord) -> list[SlideLine]:
+        found = []
+        for stain in case.stains:
             size = "–" if stain.mpp is None else f"{stain.mpp:g} ({_SOURCES[stain.mpp_source]})"
-            mark = "●" if stain.name == case.reference else ""
-            for column, text in enumerate((stain.name, size, mark, Path(stain.path).name)):
-                item = QTableWidgetItem(text)
-                item.setFlags(Qt.ItemFlag.ItemIsEnabled)
-                item.setToolTip(stain.path if column == _FILE else "")
-                self.table.setItem(row, column, item)
-
-    def _fill_drafts(self, drafts: list[_Draft]) -> None:
-        kept = {
-            self.table.item(r, _FILE).toolTip(): [self.table.item(r, c) for c in range(_FILE)]
-            for r in range(self.table.rowCount())
-            if self.table.item(r, _REFERENCE).flags() & Qt.ItemFlag.ItemIsUserCheckable
-        }
-        lines = []
-        for n, draft in enumerate(drafts):
-            size = "" if draft.mpp is None else f"{draft.mpp:g}"
-            old = kept.get(str(draft.path))
-            texts = [i.text() for i in old[:_REFERENCE]] if old else [draft.stain, size]
-            ticked = old[_REFERENCE].checkState() if old else None
-            lines.append((draft, texts, ticked if ticked is not None else _tick(on=n == 0)))
-        self.table.setRowCount(len(drafts))
-        for row, (draft, texts, ticked) in enumerate(lines):
-            for column, text in enumerate((*texts, "", draft.path.name)):
-                item = QTableWidgetItem(text)
-                editable = column in (_STAIN, _MPP)
-                item.setFlags(
-                    Qt.ItemFlag.ItemIsEnabled
-                    | (Qt.ItemFlag.ItemIsEditable if editable else Qt.ItemFlag.NoItemFlags)
+            path = Path(stain.path)
+            found.append(
+                SlideLine(
+                    path,
+                    stain.name,
+                    case.name,
+                    size,
+                    stain.name == case.reference,
+                    look=self._look(path),
+                    note="" if path.exists() else "not found",
                 )
-                self.table.setItem(row, column, item)
-            self.table.item(row, _FILE).setToolTip(str(draft.path))
-            reference = self.table.item(row, _REFERENCE)
-            reference.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
-            reference.setCheckState(ticked)
+            )
+        return found
 
-    def _drafts(self) -> list[_Draft]:
-        found: dict[str, _Draft] = {}
+    def _of_layers(self) -> list[SlideLine]:
+        """Return the loose slides, in the user's order and with what the user typed."""
+        before = {line.path: line for line in self.lines}
+        found: dict[Path, SlideLine] = {}
         for layer in self._viewer.layers:
             facts = layer.metadata
-            if (
-                facts.get("pancluster") == _layers.SLIDE
-                and "path" in facts
-                and not facts.get("case")
-            ):
-                found[facts["path"]] = _Draft(
-                    stain=facts.get("stain") or layer.name,
-                    path=Path(facts["path"]),
-                    mpp=facts["mpp"],
-                    nominal=bool(facts.get("nominal")),
-                    case=facts.get("sample") or "case",
-                )
-        return list(found.values())
+            loose = "path" in facts and not facts.get("case")
+            if facts.get("pancluster") == _layers.SLIDE and loose:
+                path = Path(facts["path"])
+                found[path] = before.get(path) or _line_of_layer(layer.name, facts)
+        order = {path: n for n, path in enumerate(before)}
+        lines = sorted(found.values(), key=lambda line: order.get(line.path, len(order)))
+        return [replace(line, look=self._look(line.path)) for line in lines]
+
+    def _look(self, path: Path) -> SlideLook | None:
+        look = self._looks.get(path)
+        return look if isinstance(look, SlideLook) else None
+
+    def _proposed(self, lines: list[SlideLine]) -> list[SlideLine]:
+        """Return lines with names from files and colours where nobody gave any."""
+        looks = [line.look for line in lines if line.look is not None]
+        if looks and len(looks) == len(lines):
+            case, stains = propose_names(looks)
+            named = zip(lines, stains, strict=True)
+            lines = [line.proposed(case=case, stain=stain) for line, stain in named]
+        return _with_references(lines)
+
+    # Looks are read beside the window
+
+    def _read_looks(self) -> None:
+        paths = [line.path for line in self.lines if line.path not in self._looks]
+        if paths:
+            self.loader.ask(lambda: _looks_at(paths), self._on_looks)
+
+    def _on_looks(self, looks: Looks) -> None:
+        self._looks.update(looks)
+        self.refresh()
 
     # What the user does
 
@@ -231,14 +251,52 @@ class SlidesPanel(QWidget):
         if self._session.project is None:
             self.refresh()
 
-    def _on_item(self, item: QTableWidgetItem) -> None:
-        """Keep exactly one reference ticked."""
-        if item.column() != _REFERENCE:
+    def _on_filled(self, row: int, column: int, text: str) -> None:
+        self.lines[row] = self.lines[row].filled(column, text)
+        self.lines = _with_references(self.lines)
+        self._show_lines()
+
+    def _on_reference(self, row: int) -> None:
+        case = self.lines[row].case
+        others = {n for n, line in enumerate(self.lines) if line.case == case} - {row}
+        self.lines = [
+            replace(line, given=line.given - {"reference"} if n in others else line.given)
+            for n, line in enumerate(self.lines)
+        ]
+        self.lines[row] = replace(self.lines[row], given=self.lines[row].given | {"reference"})
+        self.lines = _with_references(self.lines)
+        self._show_lines()
+
+    def _move(self, step: int) -> None:
+        row = self.table.row
+        if row is not None and 0 <= row + step < len(self.lines):
+            lines = self.lines
+            lines[row], lines[row + step] = lines[row + step], lines[row]
+            self._show_lines()
+            self.table.selectRow(row + step)
+
+    def _on_remove(self) -> None:
+        row = self.table.row
+        if row is None:
+            self.complained.emit("Click the slide to remove in the table first.")
             return
-        self.table.blockSignals(True)
-        for row in range(self.table.rowCount()):
-            self.table.item(row, _REFERENCE).setCheckState(_tick(on=row == item.row()))
-        self.table.blockSignals(False)
+        path = str(self.lines[row].path)
+        layers = self._viewer.layers
+        for layer in [x for x in layers if x.metadata.get("path") == path]:
+            layers.remove(layer)
+
+    def _on_measured(self, mpp: str) -> None:
+        """Take a pixel size for the lit slide, or for all where none is lit."""
+        row = self.table.row
+        rows = range(len(self.lines)) if row is None else [row]
+        for n in rows:
+            self.lines[n] = self.lines[n].filled(MPP, mpp)
+        self._show_lines()
+
+    def _on_find(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder the slides were moved to")
+        if folder:
+            self._work.relocate(Path(folder))
 
     def _on_open_slides(self) -> None:
         files, _ = QFileDialog.getOpenFileNames(self, "Slides of one block of tissue", "", _SLIDES)
@@ -270,28 +328,30 @@ class SlidesPanel(QWidget):
         self._ask_and_create(Path(sheet).stem, entries, nominal=False)
 
     def _on_create(self) -> None:
-        drafts = self._drafts()
-        name = drafts[0].case if drafts[0].case != "case" else drafts[0].path.parent.name
-        self._ask_and_create(name, self.entries(), nominal=all(d.nominal for d in drafts))
+        self._ask_and_create(self.lines[0].case, self.entries(), nominal=self.nominal)
+
+    @property
+    def nominal(self) -> bool:
+        """Whether the pixel sizes are those of a packaged sample."""
+        loose = [x.metadata for x in self._viewer.layers if "path" in x.metadata]
+        return bool(loose) and all(m.get("nominal") for m in loose)
 
     def entries(self) -> list[SlideEntry]:
         """Return the slides as the table has them."""
-        entries = []
-        for row, draft in enumerate(self._drafts()):
-            shown = "" if draft.mpp is None else f"{draft.mpp:g}"
-            size = self.table.item(row, _MPP).text().strip()
-            # The file's own value is left to the file, all digits of it.
-            mpp = "" if size == shown and not draft.nominal else size
-            entries.append(
-                SlideEntry(
-                    draft.case,
-                    self.table.item(row, _STAIN).text().strip(),
-                    draft.path,
-                    mpp,
-                    self.table.item(row, _REFERENCE).checkState() == Qt.CheckState.Checked,
-                )
+        nominal = self.nominal
+        return [
+            SlideEntry(
+                line.case,
+                line.stain,
+                line.path,
+                # The file's own value is left to the file, all digits of it.
+                line.mpp if nominal or "mpp" in line.given else "",
+                line.reference,
+                line.channels,
+                self._profiles.isVisibleTo(self) and self._profiles.isChecked(),
             )
-        return entries
+            for line in self.lines
+        ]
 
     def _ask_and_create(self, name: str, entries: list[SlideEntry], *, nominal: bool) -> None:
         start = str(Path.home() / f"{name}.pancluster")
@@ -304,5 +364,46 @@ class SlidesPanel(QWidget):
         self._work.create(path, entries, nominal=nominal)
 
 
-def _tick(*, on: bool) -> Any:
-    return Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
+def _line_of(*buttons: tuple[str, str, Any]) -> QHBoxLayout:
+    line = QHBoxLayout()
+    for text, tip, call in buttons:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.clicked.connect(lambda _=False, call=call: call())
+        line.addWidget(button)
+    return line
+
+
+def _line_of_layer(name: str, facts: dict[str, Any]) -> SlideLine:
+    """Return the line of a slide that was just opened; a sample knows its names."""
+    named = {"stain": facts["stain"], "case": facts["sample"]} if facts.get("sample") else {}
+    return SlideLine(
+        Path(facts["path"]),
+        **{"stain": name, **named},
+        mpp="" if facts["mpp"] is None else f"{facts['mpp']:g}",
+        given=frozenset(named),
+    )
+
+
+def _with_references(lines: Sequence[SlideLine]) -> list[SlideLine]:
+    """Return the lines with one reference a case: the ticked one, else H&E, else the first."""
+    cases: dict[str, list[SlideLine]] = {}
+    for line in lines:
+        cases.setdefault(line.case, []).append(line)
+    chosen = {}
+    for case, group in cases.items():
+        ticked = [line for line in group if "reference" in line.given]
+        he = [line for line in group if line.stain.upper().replace("&", "") == "HE"]
+        chosen[case] = (ticked or he or group)[0].path
+    return [replace(line, reference=chosen[line.case] == line.path) for line in lines]
+
+
+def _looks_at(paths: Sequence[Path]) -> Looks:
+    """Look at slides; of one that cannot be read, keep what is wrong with it."""
+    found: Looks = {}
+    for path in paths:
+        try:
+            found[path] = look_at(path)
+        except PanclusterError as error:
+            found[path] = str(error)
+    return found

@@ -118,6 +118,12 @@ class TissueView:
         """Show the tissue whole, also after the docks have taken their room from it."""
         self._fit_until = time.monotonic() + _DOCKING_S
 
+    def refresh_slides(self) -> None:
+        """Draw slides anew whose coarse levels have grown."""
+        for layer in self._tagged(_layers.SLIDE):
+            if layer.visible:
+                layer.refresh(thumbnail=True, highlight=False, extent=False)
+
     def start_outlining(self) -> None:
         """Make ready for the user to draw around tissue."""
         layer = self._layer(_layers.OUTLINES)

@@ -14,13 +14,23 @@ from napari_pancluster._widgets.jobs import Job, Jobs
 from napari_pancluster._widgets.loader import Loader
 from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
+from napari_pancluster.core.overview import Overview, fill_overviews
 from napari_pancluster.core.pipeline.describe import step_states
-from napari_pancluster.core.pipeline.opening import registration_key
+from napari_pancluster.core.pipeline.opening import (
+    Growing,
+    keep_growing,
+    registration_key,
+    with_growing,
+)
 from napari_pancluster.core.progress import Task, run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
+from napari_pancluster.core.slide import Slide
+from napari_pancluster.core.stack import SlideStack
+from napari_pancluster.core.tissue import TissueMask
 
 _EDITS_MS, _K_MS = 400, 1500
+_OVERVIEWS = "Overviews of the slides"
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +48,7 @@ class Work(QObject):
     """
 
     warned = Signal(str)
+    overview_grew = Signal()
 
     def __init__(self, session: Session, jobs: Jobs) -> None:
         super().__init__()
@@ -75,6 +86,53 @@ class Work(QObject):
             return create_project(path, entries, nominal=nominal)
 
         self._jobs.start(Job("Making the project", task, self.open_project))
+
+    def relocate(self, folder: Path) -> None:
+        """Look for the project's missing slides below a folder."""
+
+        def step(project: Project) -> Task[dict[str, str]]:
+            from napari_pancluster.core.relocating import relocate
+
+            return relocate(project, folder)
+
+        def done(found: Mapping[str, str]) -> None:
+            if found:
+                self._reload()
+            else:
+                self.warned.emit(f"None of the missing slides is in {folder} or below it.")
+
+        self._start("Looking for the slides", step, done)
+
+    def keep_tissue(self, tissue: TissueMask) -> bool:
+        """Make a mask the tissue of the case that is shown; return whether it could be."""
+        from napari_pancluster.core.pipeline.tissue import keep_tissue
+
+        session = self._session
+        if session.project is None:
+            return False
+        try:
+            keep_tissue(session.project, session.case, tissue)
+        except PanclusterError as error:
+            self._jobs.failed.emit(str(error))
+            return False
+        session.show_project(Project.open(session.project.root))
+        return True
+
+    def fill_overview(self, slide: Slide, overview: Overview, name: str) -> None:
+        """Fill the coarse levels of a loose slide, in memory."""
+
+        def task() -> Task[None]:
+            return fill_overviews(slide, [overview], name)
+
+        self._jobs.start(
+            Job(_OVERVIEWS, task, lambda _: self.overview_grew.emit(), quiet=True, gives_way=True)
+        )
+
+    @property
+    def overview_grows(self) -> bool:
+        """Whether coarse levels of a slide that is shown are being built."""
+        job = self._jobs.current
+        return job is not None and job.title == _OVERVIEWS
 
     # Steps
 
@@ -262,12 +320,27 @@ class Work(QObject):
             return
         self._shown_inputs = inputs
 
-        def read() -> Any:
+        def read() -> tuple[SlideStack, list[Growing]]:
             from napari_pancluster.core.pipeline.opening import open_stack
 
-            return open_stack(project, project.case(case))
+            return with_growing(open_stack(project, project.case(case)))
 
-        self.loader.ask(read, self._session.show_stack)
+        self.loader.ask(read, self._show_stack)
+
+    def _show_stack(self, found: tuple[SlideStack, list[Growing]]) -> None:
+        stack, growing = found
+        self._session.show_stack(stack)
+        if not growing:
+            return
+
+        def step(project: Project) -> Task[None]:
+            return keep_growing(project, growing)
+
+        def done(_: None) -> None:
+            self._shown_inputs = ()
+            self._open_stack()
+
+        self._start(_OVERVIEWS, step, done, quiet=True, gives_way=True)
 
     def _read_results(self) -> None:
         project = self._session.project

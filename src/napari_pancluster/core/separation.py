@@ -15,7 +15,7 @@ from napari_pancluster.core.config import TissueConfig
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.slide import WHITE
-from napari_pancluster.core.stain import Stain, seen_in_part
+from napari_pancluster.core.stain import Stain, optical_density, seen_in_part
 from napari_pancluster.core.tissue import TissueMask, tissue_of_density
 
 if TYPE_CHECKING:
@@ -288,13 +288,25 @@ def separate(od: NDArray[np.floating], vectors: StainVectors) -> NDArray[np.floa
     return np.asarray(np.maximum(np.asarray(od, np.float32) @ inverse, 0), np.float32)
 
 
-def component_pyramid(stain: Stain, vectors: StainVectors, index: int) -> tuple[da.Array, ...]:
+def component_pyramid(
+    stain: Stain,
+    vectors: StainVectors,
+    index: int,
+    *,
+    levels: tuple[da.Array, ...] | None = None,
+) -> tuple[da.Array, ...]:
     """Return one dye of a slide as a lazy pyramid; no pixel is read before a block is computed.
+
+    Parameters
+    ----------
+    levels
+        The slide as it is shown in another frame, on white glass (Y, X, 3) uint8. Default: its
+        own pixels.
 
     Returns
     -------
     tuple of dask.array.Array
-        (Y, X) float32 concentrations, level 0 first, in the blocks of ``stain.slide.data``.
+        (Y, X) float32 concentrations, level 0 first, in the blocks of the levels.
 
     Raises
     ------
@@ -313,14 +325,18 @@ def component_pyramid(stain: Stain, vectors: StainVectors, index: int) -> tuple[
     column = np.linalg.pinv(vectors.od)[:, index].astype(np.float32)
     scale = np.float32(WHITE / stain.slide.full_scale)
 
+    def density(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        if levels is not None:
+            return optical_density(pixels.astype(np.float32), (WHITE, WHITE, WHITE))
+        return stain.density(pixels[..., stain.picked].astype(np.float32) * scale)
+
     def block(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        od = stain.density(pixels[..., stain.picked].astype(np.float32) * scale)
-        return np.asarray(np.maximum(od @ column, 0), np.float32)
+        return np.asarray(np.maximum(density(pixels) @ column, 0), np.float32)
 
     empty = np.empty((0, 0), np.float32)
     return tuple(
         da.map_blocks(block, level, dtype=np.float32, drop_axis=2, meta=empty)
-        for level in stain.slide.data
+        for level in levels or stain.slide.data
     )
 
 

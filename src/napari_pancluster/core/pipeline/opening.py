@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -12,6 +12,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.errors import ProjectError, SlideError
 from napari_pancluster.core.overview import (
+    Overview,
+    blank_overview,
     build_overview,
     read_overview,
     with_overview,
@@ -19,7 +21,7 @@ from napari_pancluster.core.overview import (
 from napari_pancluster.core.profile import with_profile
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import CaseRecord, Project, StainRecord
-from napari_pancluster.core.slide import open_slide
+from napari_pancluster.core.slide import Slide, open_slide
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.tissue import TissueMask, find_tissue
@@ -118,6 +120,33 @@ def make_overviews(project: Project, case: CaseRecord) -> Task[bool]:
             yield from build_overview(slide, folder, record.name)
             made = True
     return made
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A slide that is shown while its overview is built."""
+
+    stain: str
+    slide: Slide
+    overview: Overview
+
+
+def with_growing(stack: SlideStack) -> tuple[SlideStack, list[Growing]]:
+    """Return a stack to look at, and what is to be built for it while it is looked at."""
+    growing, stains = [], []
+    for stain in stack.stains:
+        if stain.slide.lacks_overview:
+            growing.append(Growing(stain.name, stain.slide, blank_overview(stain.slide)))
+            stain = replace(stain, slide=with_overview(stain.slide, growing[-1].overview))
+        stains.append(stain)
+    return replace(stack, stains=tuple(stains)), growing
+
+
+def keep_growing(project: Project, growing: Sequence[Growing]) -> Task[None]:
+    """Build overviews, shown and kept."""
+    for item in growing:
+        folder = project.overview_folder(item.slide.fingerprint)
+        yield from build_overview(item.slide, folder, item.stain, [item.overview])
 
 
 def tissue_of(project: Project, stack: SlideStack) -> Task[TissueMask]:

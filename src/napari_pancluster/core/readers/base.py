@@ -149,9 +149,7 @@ def checked_mpp(y: float | None, x: float | None) -> dict[str, Any]:
 def pyramid_levels(shapes: list[tuple[int, int]]) -> tuple[Level, ...]:
     """Return levels with float downsamples for the (rows, cols) of a pyramid, largest first."""
     rows, cols = shapes[0]
-    return tuple(
-        Level(((rows / r) * (cols / c)) ** 0.5, (r, c), (rows, cols)) for r, c in shapes
-    )
+    return tuple(Level(((rows / r) * (cols / c)) ** 0.5, (r, c), (rows, cols)) for r, c in shapes)
 
 
 def check_facts(facts: Facts, path: Path) -> None:
