@@ -86,6 +86,29 @@ def new(options: Options, reporter: Reporter) -> Result:
     return {"project": str(project.root), "cases": [c.name for c in project.state.cases]}
 
 
+def tissue(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.config import TissueConfig
+    from napari_pancluster.core.pipeline.opening import open_stack
+    from napari_pancluster.core.pipeline.tissue import annotated, keep_tissue, propose_tissue
+    from napari_pancluster.core.project import Project
+
+    project = Project.open(Path(options.project))
+    config = _config(TissueConfig, _given(options, TissueConfig))
+    names = [options.case] if options.case else [c.name for c in project.state.cases]
+    if options.annotations and len(names) > 1:
+        raise InputError("Annotations belong to one slide. Name its case with --case.")
+    found = []
+    for name in names:
+        stack = open_stack(project, project.case(name))
+        mask = propose_tissue(stack, config)
+        if options.annotations:
+            slide = stack.stain(stack.reference).slide
+            mask = annotated(Path(options.annotations), slide, mask)
+        keep_tissue(project, name, mask)
+        found.append({"case": name, "area_mm2": mask.area_mm2})
+    return {"cases": found}
+
+
 def relocate(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.project import Project
     from napari_pancluster.core.relocating import missing_slides, relocate

@@ -25,6 +25,8 @@ DYE, TISSUE = "dye", "tissue"
 # In the tissue layer: what counts, and what the user took out.
 TISSUE_IN, TISSUE_OUT = 1, 2
 _MAP_OPACITY, _DENSITY_OPACITY = 0.55, 0.8
+# Density at which a dye is shown in its full colour; nuclei reach it.
+_FULL_DYE = 0.6
 # In the selection layer: what is selected, and the tissue that is not.
 SELECTED, VEILED = 1, 2
 
@@ -149,7 +151,7 @@ def dye_layer(
         "multiscale": True,
         "rgb": False,
         "cache": False,
-        "contrast_limits": (0.0, 1.0),
+        "contrast_limits": (0.0, _FULL_DYE),
         "colormap": ([[1.0, 1.0, 1.0], [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]]),
         "metadata": {"pancluster": DYE, "stain": stain, "dye": dye, "case": stack.case},
         **_place(mpp, (mpp - reference.um_per_px) / 2, unit),

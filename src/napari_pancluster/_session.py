@@ -7,6 +7,7 @@ nothing, so that no view ever answers itself. For the GUI thread only.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from napari_pancluster.core.selection import (
 from napari_pancluster.core.stack import SlideStack
 
 _MOST_NAMED, _ALMOST_ALL = 2, 0.995
+# Categories in the scatter's title.
+_NAMED = 6
 _NOTHING = np.zeros((1, 1), np.uint8)
 # What a click on the tissue picks.
 PICKS = ("patch", "area", "cluster")
@@ -307,6 +310,13 @@ class Session:
             return ""
         name = self.results.embedding_name
         words = name if name == "UMAP" else f"{name} for now"
+        if colouring is not None and colouring.names:
+            named = list(colouring.names.items())
+            shown = [
+                f"{_square(colouring.colours[n])} {escape(name)}" for n, name in named[:_NAMED]
+            ]
+            more = ", …" if len(named) > _NAMED else ""
+            return f"{words} · {', '.join(shown)}{more}"
         if colouring is None or colouring.low is None:
             return words
         return f"{words} · dark {colouring.low:.3g}, bright {colouring.high:.3g}"
@@ -413,6 +423,11 @@ class Session:
         assert self.results is not None
         self._labels = self.results.labels(self.k, self.edits)
         self._counts = np.bincount(self._labels, minlength=256)
+
+
+def _square(colour: NDArray[np.uint8]) -> str:
+    """Return a coloured square as rich text."""
+    return f'<span style="color:#{bytes(colour).hex()}">■</span>'
 
 
 def _in_sight(selection: Mask, edits: ClusterEdits, labels: NDArray[np.uint8]) -> Mask:

@@ -22,6 +22,7 @@ from napari_pancluster.core.config import (
     MapConfig,
     SelectConfig,
     SynthConfig,
+    TissueConfig,
     TrainConfig,
 )
 from napari_pancluster.core.errors import InputError, PanclusterError
@@ -155,6 +156,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--uncalibrated", action="store_true", help="count 1 px as 1 unit")
     sub.add_argument("--icc", action="store_true", help="apply the colour profiles in the files")
+
+    sub = command("tissue", _commands.tissue, "find the tissue of every case, and keep it")
+    sub.add_argument("--case", help="only this case")
+    sub.add_argument(
+        "--annotations", metavar="GEOJSON", help="keep to these areas of the reference"
+    )
+    _add_fields(sub, TissueConfig, skip=("leave_out_marks",))
+    sub.add_argument(
+        "--keep-marks",
+        dest="leave_out_marks",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="do not look for pen marks and coverslip edges",
+    )
 
     sub = command("relocate", _commands.relocate, "find slides that were moved")
     sub.add_argument("folder", metavar="FOLDER", help="where to look, with all folders in it")

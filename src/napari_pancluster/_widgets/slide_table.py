@@ -66,8 +66,15 @@ class SlideLine:
     @property
     def tip(self) -> str:
         """All that is known of the file."""
-        warnings = self.look.warnings if self.look else ()
-        return "\n".join((str(self.path), *warnings))
+        return "\n".join((str(self.path), *self.warnings))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to beware of; a pixel size that a person gave is not doubted."""
+        if self.look is None:
+            return ()
+        size = () if self.mpp or not self.look.size_warning else (self.look.size_warning,)
+        return (*size, *self.look.warnings)
 
     def filled(self, column: int, text: str) -> SlideLine:
         """Return the line with what the user typed into a cell."""
@@ -145,7 +152,7 @@ class SlideTable(QTableWidget):
         if line.look is not None:
             icon = picture_icon(line.look.picture, _ICON.width(), _ICON.height())
             self.item(row, STAIN).setIcon(icon)
-            if line.look.warnings:
+            if line.warnings:
                 self.item(row, FILE).setText(f"⚠ {line.about}")
         size = self.item(row, MPP)
         if editable and not line.mpp:

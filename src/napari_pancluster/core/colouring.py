@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +29,21 @@ class Colouring:
         (256, 3) uint8, the colour of every value.
     low, high
         Ends of a scale of numbers; None where colours are categories.
+    names
+        Of the categories by value, where they are not the clusters.
     """
 
     values: NDArray[np.uint8]
     colours: NDArray[np.uint8]
     low: float | None = None
     high: float | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def columns(results: Results) -> tuple[str, ...]:
     """Return what patches can be coloured by, clusters first."""
-    return (_CLUSTER, *([] if len(results.table.grids) < 2 else ["Case"]), *_NUMBERS)
+    several = len(results.table.grids) > 1
+    return (_CLUSTER, *(["Case", *results.sheet] if several else []), *_NUMBERS)
 
 
 def colour_by(
@@ -55,7 +59,9 @@ def colour_by(
     if column == _CLUSTER:
         found = Colouring(labels, cluster_colours(edits))
     elif column == "Case":
-        found = _by_case(results)
+        found = _by_category(results, [grid.case for grid in results.table.grids])
+    elif column in results.sheet:
+        found = _by_sheet(results, results.sheet[column])
     else:
         found = _by_number(_NUMBERS[column](results, k))
     if not edits.hidden:
@@ -71,11 +77,24 @@ def cluster_colours(edits: ClusterEdits) -> NDArray[np.uint8]:
     return colours
 
 
-def _by_case(results: Results) -> Colouring:
+def _by_sheet(results: Results, values: Sequence[str]) -> Colouring:
+    """Colour by a column of the sample sheet: as a scale where all of it is numbers."""
+    try:
+        numbers = np.array([float(v) for v in values], np.float32)
+    except ValueError:
+        return _by_category(results, values)
+    return _by_number(numbers[results.table.grid_id])
+
+
+def _by_category(results: Results, values: Sequence[str]) -> Colouring:
+    """Colour by one value a grid; the 256th and later ones share colours with the first."""
     colours = np.zeros((256, 3), np.uint8)
     for number in range(1, 256):
         colours[number] = rgb(cluster_colour(number))
-    return Colouring((results.table.grid_id % 255 + 1).astype(np.uint8), colours)
+    kinds = list(dict.fromkeys(values))
+    code = np.array([kinds.index(v) % 255 + 1 for v in values], np.uint8)
+    names = {n + 1: kind or "not given" for n, kind in enumerate(kinds[:255])}
+    return Colouring(code[results.table.grid_id], colours, names=names)
 
 
 def _by_number(values: NDArray[np.float32]) -> Colouring:

@@ -26,8 +26,10 @@ class SlideLook:
         (rows, cols, 3) uint8, its longer side at most 192 px.
     size
         In words: format and pixels.
+    size_warning
+        What is wrong with the pixel size in the file; empty where it is plausible.
     warnings
-        Sentences; empty where all is well.
+        Other sentences; empty where all is well.
     channels
         Values a pixel; of these, `channel_names` where the file names them.
     profile
@@ -37,6 +39,7 @@ class SlideLook:
     path: Path
     picture: NDArray[np.uint8]
     size: str
+    size_warning: str
     warnings: tuple[str, ...]
     channels: int
     channel_names: tuple[str, ...]
@@ -59,6 +62,7 @@ def look_at(path: Path) -> SlideLook:
             path=path,
             picture=_picture(slide),
             size=f"{slide.format} · {cols:,} × {rows:,} px",
+            size_warning=size_warning(slide),
             warnings=tuple(slide_warnings(slide)),
             channels=slide.channels,
             channel_names=slide.facts.channel_names,
@@ -69,15 +73,16 @@ def look_at(path: Path) -> SlideLook:
         slide.close()
 
 
-def slide_warnings(slide: Slide) -> list[str]:
-    """Return what a user should know before trusting the slide, in sentences."""
-    found = []
+def size_warning(slide: Slide) -> str:
+    """Return what is wrong with the pixel size in the file, if anything."""
     if slide.facts.mpp_doubt:
-        found.append(
-            f"The file's pixel size, {slide.facts.mpp_doubt}, cannot be. Enter the true one."
-        )
-    elif slide.mpp is None:
-        found.append("The file has no pixel size. Enter it.")
+        return f"The file's pixel size, {slide.facts.mpp_doubt}, cannot be. Enter the true one."
+    return "The file has no pixel size. Enter it." if slide.mpp is None else ""
+
+
+def slide_warnings(slide: Slide) -> list[str]:
+    """Return what else a user should know before trusting the slide, in sentences."""
+    found = []
     if abs(slide.oblong - 1) > 1e-3:
         found.append(f"Its pixels are not square: {slide.oblong:.3g} times as high as wide.")
     if slide.lacks_overview:

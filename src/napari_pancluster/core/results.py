@@ -49,6 +49,8 @@ class Results:
         Per k, what the user made of it.
     cell_mm2
         Area of a cell, or None where the project is not calibrated.
+    sheet
+        Columns of the sample sheet (group, age, …): one value a grid of the table.
     """
 
     run: str
@@ -63,6 +65,7 @@ class Results:
     k: int
     edits: Mapping[int, ClusterEdits]
     cell_mm2: float | None
+    sheet: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def ks(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from napari_pancluster.core.looking import slide_warnings
+from napari_pancluster.core.looking import size_warning, slide_warnings
 from napari_pancluster.core.slide import open_slide
 
 
@@ -29,7 +29,7 @@ def describe_slide(path: Path) -> dict[str, Any]:
             "channel_names": list(slide.facts.channel_names),
             "mpp_yx": list(slide.facts.mpp_yx) if slide.facts.mpp_yx else None,
             "icc": slide.facts.icc is not None,
-            "warnings": slide_warnings(slide),
+            "warnings": [*filter(None, [size_warning(slide)]), *slide_warnings(slide)],
         }
     finally:
         slide.close()

@@ -59,7 +59,15 @@ def open_results(project: Project, run: str | None = None) -> Task[Results]:
         k=k,
         edits={n: edits_of(project, run, n) for n in checkpoint.ks},
         cell_mm2=cell_um**2 * 1e-6 if is_calibrated(project) else None,
+        sheet=_sheet_columns(project, [grid.case for grid in table.grids]),
     )
+
+
+def _sheet_columns(project: Project, cases: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return what the sample sheet says of every case; empty where a case lacks a column."""
+    extras = [project.case(name).extra for name in cases]
+    names = dict.fromkeys(name for extra in extras for name in extra)
+    return {name: tuple(extra.get(name, "") for extra in extras) for name in names}
 
 
 def edits_of(project: Project, run: str, k: int) -> ClusterEdits:
