@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from drawing import shared
 from PIL import Image
 
 from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.geometry import Region
+from napari_pancluster.core.readers.openslide import OpenSlideReader
+from napari_pancluster.core.readers.probe import probe
 from napari_pancluster.core.slide import open_slide
 
 ROWS, COLS, MPP = 600, 808, 0.5
@@ -448,3 +452,50 @@ def test_beginnings_without_an_end(tmp_path: Path, content: bytes) -> None:
 def test_a_folder_that_is_no_slide(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="is a folder"):
         open_slide(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tiles", "pyramid of pages"])
+def test_openslide_puts_pixels_where_tifffile_does(name: str, tmp_path: Path) -> None:
+    path = LOSSLESS[name](tmp_path)
+    ours, theirs = open_slide(path), OpenSlideReader(path)
+    assert theirs.facts.levels == ours.levels and theirs.facts.rgb
+    for number, level in enumerate(ours.levels):
+        box = (number, 20, 31, level.shape[0] - 30, level.shape[1] - 40)
+        assert np.array_equal(theirs.read(*box), ours.read_level(*box))
+
+
+def test_openslide_reads_a_real_slide_as_tifffile_does() -> None:
+    path = shared("slides", "CMU-1-Small-Region.svs")
+    ours, theirs = open_slide(path), OpenSlideReader(path)
+    assert theirs.facts.mpp_yx == (0.499, 0.499) == ours.facts.mpp_yx
+    a = theirs.read(0, 1000, 900, 300, 400).astype(int)
+    # Two JPEG decoders round differently.
+    assert np.abs(a - ours.read_level(0, 1000, 900, 300, 400)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os; os.abort()", "its decoder crashed"),
+        ("while True: pass", "takes over 1 s"),
+        ("raise ValueError('no such tile')", "no such tile"),
+        pytest.param(
+            "bytearray(8 << 30)",
+            "MemoryError",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="no memory limit there"),
+        ),
+    ],
+)
+def test_a_file_that_would_take_us_down_is_an_error(code: str, words: str, tmp_path: Path) -> None:
+    limit = 1.0 if "while" in code else 30.0
+    with pytest.raises(SlideError, match=words):
+        probe(tmp_path / "slide.mrxs", code, limit_s=limit)
+    probe(tmp_path / "slide.mrxs", "assert sys.argv[1].endswith('slide.mrxs')")
+
+
+def test_an_mrxs_without_its_folder_is_one_clear_error(tmp_path: Path) -> None:
+    Image.fromarray(pattern()).save(tmp_path / "thumb.jpg")
+    (tmp_path / "slide.mrxs").write_bytes((tmp_path / "thumb.jpg").read_bytes())
+    # Its own file is a JPEG thumbnail: alone, it is no slide, and must not pass for one.
+    with pytest.raises(SlideError, match="slide.mrxs"):
+        open_slide(tmp_path / "slide.mrxs")

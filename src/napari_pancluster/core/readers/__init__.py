@@ -13,8 +13,8 @@ from napari_pancluster.core.readers.tiff import open_tiff
 
 __all__ = ["OPENERS", "Facts", "Level", "Opener", "Reader", "open_reader"]
 
-# The cheapest look at the content first; OpenSlide last, it takes what only it can read.
-OPENERS: tuple[Opener, ...] = (open_tiff, open_ome_zarr, open_image, open_openslide)
+# OpenSlide before plain images: the file of a MIRAX slide looks like a JPEG.
+OPENERS: tuple[Opener, ...] = (open_tiff, open_ome_zarr, open_openslide, open_image)
 
 
 def open_reader(path: Path) -> Reader:

@@ -75,6 +75,11 @@ def open_image(path: Path) -> ImageReader | None:
     except Image.DecompressionBombError as error:
         raise SlideError(_too_large(path, "")) from error
     with image:
+        if path.suffix.lower() == ".mrxs":
+            raise SlideError(
+                f"{path} is only the label of a MIRAX slide. Copy the folder {path.stem} beside it, "
+                "which has the pixels."
+            )
         if image.width * image.height > _MOST_PIXELS:
             raise SlideError(_too_large(path, f"{image.width:,} × {image.height:,} px, "))
         return ImageReader(path, image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pancluster.core.readers.base import Facts, checked_mpp, in_um, pyramid_levels
+from napari_pancluster.core.readers.probe import probe
+
+_REMEMBERED = 256
+_FIRST_LOOK = """
+import openslide
+slide = openslide.OpenSlide(sys.argv[1])
+for level, size in enumerate(slide.level_dimensions):
+    slide.read_region((0, 0), level, (min(64, size[0]), min(64, size[1])))
+"""
 
 
 class OpenSlideReader:
@@ -59,7 +69,15 @@ def open_openslide(path: Path) -> OpenSlideReader | None:
 
     if openslide.OpenSlide.detect_format(path) is None:
         return None
+    status = path.stat()
+    _probe_once(path, status.st_size, status.st_mtime_ns)
     return OpenSlideReader(path)
+
+
+@lru_cache(_REMEMBERED)
+def _probe_once(path: Path, size: int, changed: int) -> None:
+    """Let another process open a file first, until it is replaced: these are a dozen C parsers."""
+    probe(path, _FIRST_LOOK)
 
 
 def _icc(slide: Any) -> bytes | None:
