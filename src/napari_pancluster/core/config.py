@@ -20,11 +20,23 @@ class TissueConfig(BaseModel):
         gt=0,
         description="Finer keeps thinner strands.",
     )
+    sensitivity: float = Field(
+        1.0,
+        title="Sensitivity",
+        ge=0.25,
+        le=4,
+        description="Higher keeps paler tissue, and more smears with it.",
+    )
     close_um: float = Field(
-        40.0, title="Close gaps up to (µm)", ge=0, description="Keeps fat cells and small lumina."
+        50.0, title="Close gaps up to (µm)", ge=0, description="Keeps fat cells and small lumina."
     )
     smallest_mm2: float = Field(
         0.02, title="Smallest piece (mm²)", ge=0, description="Smaller pieces count as dust."
+    )
+    leave_out_marks: bool = Field(
+        True,
+        title="Leave out pen marks",
+        description="Also leaves out long thin lines, as the edge of a coverslip draws them.",
     )
 
 
