@@ -75,7 +75,8 @@ def soak(folder: Path, seconds: float, seed: int) -> None:
             memory.append(min(seen))
             minute = round((time.monotonic() - began) / 60)
             print(
-                f"{minute:6}{min(seen):10.0f}{max(seen):9.0f}{actions:9}{runs:9}{1000 * worst:14.0f}",
+                f"{minute:6}{min(seen):10.0f}{max(seen):9.0f}{actions:9}{runs:9}"
+                f"{1000 * worst:14.0f}",
                 flush=True,
             )
             shown, worst, seen = time.monotonic(), 0.0, []

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pancluster.core.patches import PatchGrid
-from napari_pancluster.core.separation import StainVectors, component_pyramid
-from napari_pancluster.core.slide import Slide
-from napari_pancluster.core.stack import SlideStack
-from napari_pancluster.core.stain import Stain
+if TYPE_CHECKING:
+    # A slide is opened and shown without scipy and scikit-image.
+    from napari_pancluster.core.patches import PatchGrid
+    from napari_pancluster.core.separation import StainVectors
+    from napari_pancluster.core.slide import Slide
+    from napari_pancluster.core.stack import SlideStack
+    from napari_pancluster.core.stain import Stain
 
 LayerData = tuple[Any, dict[str, Any], str]
 SLIDE, MAP, SELECTION, OUTLINES, DENSITY = "slide", "map", "selection", "outlines", "density"
@@ -143,6 +145,8 @@ def dye_layer(
     stack: SlideStack, stain: str, vectors: StainVectors, index: int, *, unit: str, cache_mb: int
 ) -> LayerData:
     """Return one dye of a registered stain, in its own colour, computed block by block."""
+    from napari_pancluster.core.separation import component_pyramid
+
     reference = stack.stain(stack.reference).slide
     mpp, levels = stack.pyramid(stain, cache_mb=cache_mb)
     dye, colour = vectors.names[index], vectors.colour(index)

@@ -22,7 +22,7 @@ from napari_pancluster.core.pipeline.opening import open_stack
 from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
-from napari_pancluster.core.tissue import TissueMask
+from napari_pancluster.core.tissue_mask import TissueMask
 
 
 def edge_of(labels: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import pytest
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region, cells_along
 from napari_pancluster.core.patches import PatchTable, make_grid, sample_positions
-from napari_pancluster.core.tissue import TissueMask
+from napari_pancluster.core.tissue_mask import TissueMask
 
 
 def mask(rows: int = 100, cols: int = 150) -> TissueMask:

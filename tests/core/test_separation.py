@@ -29,7 +29,8 @@ from napari_pancluster.core.separation import (
 )
 from napari_pancluster.core.slide import open_slide
 from napari_pancluster.core.stain import Stain, optical_density, thumbnail
-from napari_pancluster.core.tissue import TissueMask, tissue_of_density
+from napari_pancluster.core.tissue import tissue_of_density
+from napari_pancluster.core.tissue_mask import TissueMask
 
 _KINDS = sorted(STANDARD)
 _REAL = [

@@ -19,7 +19,8 @@ from napari_pancluster.core.progress import run
 from napari_pancluster.core.slide import open_slide
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.synth import synthesise
-from napari_pancluster.core.tissue import TissueMask, find_tissue, tissue_of_density
+from napari_pancluster.core.tissue import find_tissue, tissue_of_density
+from napari_pancluster.core.tissue_mask import TissueMask
 
 MPP, CELL = 4.0, 8.0
 SHAPE = (700, 1000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import Signal
@@ -12,7 +14,9 @@ from napari_pancluster._session import Session
 from napari_pancluster._widgets.loader import Loader
 from napari_pancluster._widgets.pictures import swatch
 from napari_pancluster.core.errors import PanclusterError
-from napari_pancluster.core.separation import STANDARD, StainVectors, estimate, standard
+
+if TYPE_CHECKING:
+    from napari_pancluster.core.separation import StainVectors
 
 _PUBLISHED, _MEASURED = "published", "measured on this slide"
 _CACHE_MB = 64
@@ -35,7 +39,6 @@ class DyesBox(QWidget):
         self.vectors: StainVectors | None = None
         self.loader = Loader(self)
         self.stain, self.kind, self.source = QComboBox(), QComboBox(), QComboBox()
-        self.kind.addItems(list(STANDARD))
         self.source.addItems([_PUBLISHED, _MEASURED])
         self._swatches = QHBoxLayout()
         self._build()
@@ -71,6 +74,10 @@ class DyesBox(QWidget):
 
     def _on_stack(self) -> None:
         stack = self._session.stack
+        if stack is not None and not self.kind.count():
+            from napari_pancluster.core.separation import STANDARD
+
+            self.kind.addItems(list(STANDARD))
         names = stack.registered if stack is not None else ()
         rgb = [n for n in names if stack is not None and stack.stain(n).slide.facts.rgb]
         self.stain.clear()
@@ -83,7 +90,10 @@ class DyesBox(QWidget):
         stack, name, kind = self._session.stack, self.stain.currentText(), self.kind.currentText()
         if stack is None or not name:
             self._show(None)
-        elif self.source.currentText() == _PUBLISHED:
+            return
+        from napari_pancluster.core.separation import estimate, standard
+
+        if self.source.currentText() == _PUBLISHED:
             self._show(standard(kind))
         else:
             stain = stack.stain(name)

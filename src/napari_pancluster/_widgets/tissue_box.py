@@ -22,7 +22,7 @@ from napari_pancluster._widgets.loader import Loader
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import TissueConfig
 from napari_pancluster.core.errors import PanclusterError
-from napari_pancluster.core.tissue import TissueMask
+from napari_pancluster.core.tissue_mask import TissueMask
 
 _FIELDS = ("sensitivity", "close_um", "smallest_mm2", "leave_out_marks")
 _WAIT_MS = 300

@@ -27,7 +27,7 @@ from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
 from napari_pancluster.core.slide import Slide
 from napari_pancluster.core.stack import SlideStack
-from napari_pancluster.core.tissue import TissueMask
+from napari_pancluster.core.tissue_mask import TissueMask
 
 _EDITS_MS, _K_MS = 400, 1500
 _OVERVIEWS = "Overviews of the slides"

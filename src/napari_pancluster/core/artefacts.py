@@ -16,7 +16,7 @@ from napari_pancluster.core.embedding import Embedding
 from napari_pancluster.core.errors import PanclusterError, ProjectError
 from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchGrid, PatchTable
-from napari_pancluster.core.tissue import TissueMask
+from napari_pancluster.core.tissue_mask import TissueMask
 from napari_pancluster.core.transform import Transform
 from napari_pancluster.core.validation import ValidationScores
 

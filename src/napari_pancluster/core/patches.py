@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region, cells_along
 from napari_pancluster.core.resample import apply_separable, area_weights
-from napari_pancluster.core.tissue import TissueMask
+from napari_pancluster.core.tissue_mask import TissueMask
 
 # A cell belongs to the map when at least this share of it is tissue; half keeps areas unbiased.
 LEAST_TISSUE = 0.5

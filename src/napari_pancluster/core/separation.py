@@ -16,7 +16,8 @@ from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.slide import WHITE
 from napari_pancluster.core.stain import Stain, optical_density, seen_in_part
-from napari_pancluster.core.tissue import TissueMask, tissue_of_density
+from napari_pancluster.core.tissue import tissue_of_density
+from napari_pancluster.core.tissue_mask import TissueMask
 
 if TYPE_CHECKING:
     import dask.array as da

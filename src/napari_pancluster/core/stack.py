@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
@@ -243,6 +242,8 @@ def _read_warped(
     top, left = (np.floor(g[inside].min() / mpp) - 1 for g in grid)
     bottom, right = (np.ceil(g[inside].max() / mpp) + 1 for g in grid)
     box = Region.of_pixels(top=top, left=left, rows=bottom - top, cols=right - left, mpp=mpp)
+    from scipy.ndimage import map_coordinates
+
     source = stain.read(box, mpp)
     at = np.stack([grid[0] / mpp - top - 0.5, grid[1] / mpp - left - 0.5]).astype(np.float32)
     warped = np.stack(

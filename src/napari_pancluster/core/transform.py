@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.ndimage import map_coordinates
 
 from napari_pancluster.core.geometry import Region
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 FloatArray = NDArray[np.float64]
 
@@ -82,6 +84,8 @@ class Transform:
         return np.stack([a[i, 0] * row + a[i, 1] * col + a[i, 2] for i in (0, 1)])
 
     def _sample(self, field_: NDArray[np.float32], points: FloatArray) -> FloatArray:
+        from scipy.ndimage import map_coordinates
+
         at = ((points - self.origin) / self.spacing).T
         return np.stack(
             [map_coordinates(f, at, output=np.float64, order=1, mode="nearest") for f in field_], 1
@@ -101,6 +105,8 @@ def _affine(matrix: FloatArray, points: FloatArray) -> FloatArray:
 
 def _linear(at: FloatArray, origin: float, spacing: float, size: int) -> sparse.csr_array:
     """Return the (len(at), size) matrix of linear interpolation, the edge value held outside."""
+    from scipy import sparse
+
     position = np.clip((at - origin) / spacing, 0, size - 1)
     low = np.minimum(np.floor(position).astype(np.int64), max(size - 2, 0))
     high = np.minimum(low + 1, size - 1)

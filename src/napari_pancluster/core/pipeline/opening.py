@@ -24,7 +24,7 @@ from napari_pancluster.core.project import CaseRecord, Project, StainRecord
 from napari_pancluster.core.slide import Slide, open_slide
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain
-from napari_pancluster.core.tissue import TissueMask, find_tissue
+from napari_pancluster.core.tissue_mask import TissueMask
 
 Options = ParamSpec("Options")
 R = TypeVar("R")
@@ -155,6 +155,9 @@ def tissue_of(project: Project, stack: SlideStack) -> Task[TissueMask]:
     found = project.artefact(key)
     if found is not None and not project.is_stale(key):
         return artefacts.read_tissue(project.folder(found))
+    # The window needs this module, and opens without scikit-image.
+    from napari_pancluster.core.tissue import find_tissue
+
     yield Progress(f"Finding tissue of {stack.case}")
     tissue = find_tissue(stack.stain(stack.reference))
     token = project.case(stack.case).stain(stack.reference).token

@@ -14,7 +14,8 @@ from napari_pancluster.core.pipeline.opening import current, tissue_key
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.slide import Slide
 from napari_pancluster.core.stack import SlideStack
-from napari_pancluster.core.tissue import TissueMask, find_tissue
+from napari_pancluster.core.tissue import find_tissue
+from napari_pancluster.core.tissue_mask import TissueMask
 
 # Classes of QuPath and of its users for what does not count.
 _TAKEN_OUT = ("ignore", "exclude", "excluded")

@@ -77,8 +77,8 @@ def open_image(path: Path) -> ImageReader | None:
     with image:
         if path.suffix.lower() == ".mrxs":
             raise SlideError(
-                f"{path} is only the label of a MIRAX slide. Copy the folder {path.stem} beside it, "
-                "which has the pixels."
+                f"{path} is only the label of a MIRAX slide. Its pixels are in the folder "
+                f"{path.stem}: copy that beside it."
             )
         if image.width * image.height > _MOST_PIXELS:
             raise SlideError(_too_large(path, f"{image.width:,} × {image.height:,} px, "))
