@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.geometry import Region
+from napari_pancluster.core.lazy import LazyPixels
 from napari_pancluster.core.readers import Facts, Level, Reader, open_reader
 from napari_pancluster.core.resample import apply_separable, area_weights
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 WHITE = 255.0
 # A coarsest level beyond this takes seconds to read.
 LARGEST_OVERVIEW_PX = 4096
-_CHUNK = 512
 # Source pixels turned to float at once; keeps a coarse read of an unpyramided slide bounded.
 _STRIP_PIXELS = 16_000_000
 _FINGERPRINT_BYTES = 1 << 16
@@ -117,7 +118,12 @@ class Slide:
     @property
     def data(self) -> tuple[da.Array, ...]:
         """The pyramid as lazy arrays of shape (Y, X, C), level 0 first."""
-        return tuple(_lazy_level(self, i) for i in range(len(self.levels)))
+        return tuple(
+            LazyPixels(
+                (*level.shape, self.channels), self.dtype, partial(self.read_level, number)
+            ).as_dask()
+            for number, level in enumerate(self.levels)
+        )
 
     @property
     def shown(self) -> tuple[da.Array, ...]:
@@ -285,23 +291,3 @@ def _span(start: float, step: float, count: int, size: int) -> tuple[int, int]:
     low = int(np.floor(start - margin))
     high = int(np.ceil(start + count * step + margin))
     return max(0, low), min(size, high)
-
-
-def _lazy_level(slide: Slide, number: int) -> da.Array:
-    import dask.array as da
-
-    rows, cols = slide.levels[number].shape
-    chunks = da.core.normalize_chunks(
-        (_CHUNK, _CHUNK, slide.channels), (rows, cols, slide.channels), dtype=slide.dtype
-    )
-
-    def block(
-        block_info: dict[int | None, dict[str, list[tuple[int, int]]]],
-    ) -> NDArray[np.generic]:
-        (top, bottom), (left, right), _ = block_info[None]["array-location"]
-        return slide.read_level(number, top, left, bottom - top, right - left)
-
-    lazy: da.Array = da.map_blocks(
-        block, chunks=chunks, dtype=slide.dtype, meta=np.empty((0, 0, 0), slide.dtype)
-    )
-    return lazy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
+from napari_pancluster.core.lazy import BLOCK_PX, LazyPixels
 from napari_pancluster.core.stain import Stain, as_rgb
 from napari_pancluster.core.transform import Transform
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # A stain whose slide covers less of a patch than this counts as missing there.
 LEAST_INSIDE = 0.5
-_BLOCK_PX = 512
 CHANNELS = 3  # of a stain: red, green and blue density
 
 
@@ -184,7 +184,7 @@ class SlideStack:
         reference = self.stain(self.reference).slide
         mpp = max(reference.um_per_px, self.stain(name).slide.um_per_px)
         rows, cols = self.extent.pixel_shape(mpp)
-        kept = max(1, cache_mb * 2**20 // (CHANNELS * _BLOCK_PX**2))
+        kept = max(1, cache_mb * 2**20 // (CHANNELS * BLOCK_PX**2))
 
         @lru_cache(maxsize=kept)
         def block(step: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -195,30 +195,13 @@ class SlideStack:
         levels, step = [], 1
         while True:
             shape = (max(1, rows // step), max(1, cols // step))
-            levels.append(_lazy_blocks(partial(block, step), shape))
-            if max(shape) <= _BLOCK_PX:
+            pixels = LazyPixels(
+                (*shape, CHANNELS), np.dtype(np.uint8), partial(block, step), whole_blocks=True
+            )
+            levels.append(pixels.as_dask())
+            if max(shape) <= BLOCK_PX:
                 return mpp, tuple(levels)
             step *= 2
-
-
-def _lazy_blocks(
-    block: Callable[[int, int, int, int], NDArray[np.uint8]], shape: tuple[int, int]
-) -> da.Array:
-    import dask.array as da
-
-    full = (*shape, CHANNELS)
-    chunks = da.core.normalize_chunks((_BLOCK_PX, _BLOCK_PX, CHANNELS), full, dtype=np.uint8)
-
-    def read(
-        block_info: dict[int | None, dict[str, list[tuple[int, int]]]],
-    ) -> NDArray[np.uint8]:
-        (top, bottom), (left, right), _ = block_info[None]["array-location"]
-        return block(top, left, bottom - top, right - left)
-
-    lazy: da.Array = da.map_blocks(
-        read, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8)
-    )
-    return lazy
 
 
 def _inside_slide(extent: Region, region: Region, mpp: float) -> NDArray[np.bool_]:
