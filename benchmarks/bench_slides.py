@@ -112,7 +112,8 @@ def _tiles_of(picture: np.ndarray, level: int, encode: Callable[..., bytes]) -> 
         small = np.tile(small, (2, 2, 1))
     count = small.shape[0] // TILE
     cut = small.reshape(count, TILE, count, TILE, 3)
-    options = {"level": 80, "colorspace": "rgb", "outcolorspace": "rgb"}
+    # As tifffile says of RGB tiles in the header it writes.
+    options = {"level": 80, "colorspace": "rgb", "outcolorspace": "ycbcr", "subsampling": "420"}
     return [[encode(cut[r, :, c], **options) for c in range(count)] for r in range(count)]
 
 

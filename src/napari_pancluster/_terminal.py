@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_pancluster.core.progress import Progress, Task, run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.table import Table
 
 R = TypeVar("R")
 _INTERVAL_S = 0.1
@@ -24,11 +25,17 @@ class Reporter:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         self._bars: Bars | None = None
         self._bar: Any = None
         self._stage = ""
         self._shown = 0.0
+
+    @cached_property
+    def _console(self) -> Console:
+        # Not on top: a command that says nothing but JSON is over sooner than rich is imported.
+        from rich.console import Console
+
+        return Console(stderr=True, soft_wrap=True, highlight=False)
 
     def drive(self, task: Task[R]) -> R:
         """Run a task to its end and return its result."""
@@ -54,6 +61,8 @@ class Reporter:
 
     def show(self, result: Mapping[str, Any]) -> None:
         """Print a result for people, on stdout."""
+        from rich.console import Console
+
         console = Console(highlight=False, soft_wrap=True)
         for name, value in result.items():
             if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -80,6 +89,9 @@ class Reporter:
                 self._console.print(progress.stage, markup=False)
             return
         if self._bars is None:
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bars
+
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -106,6 +118,8 @@ def _is_flat(value: Mapping[str, Any]) -> bool:
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     """Return rows as a table: a line each, or a column each where there are many values."""
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     if len(rows[0]) > _MOST_COLUMNS:
         table.show_header = False

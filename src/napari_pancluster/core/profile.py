@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
 
 from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.readers import Reader
@@ -23,6 +22,8 @@ class _Profiled:
 
     def read(self, level: int, top: int, left: int, rows: int, cols: int) -> NDArray[np.generic]:
         """Return a block of a level, shape (rows, cols, 3)."""
+        from PIL import Image, ImageCms
+
         block = self._reader.read(level, top, left, rows, cols)
         image = Image.fromarray(np.ascontiguousarray(block), "RGB")
         return np.asarray(ImageCms.applyTransform(image, self._transform))
@@ -47,6 +48,8 @@ def with_profile(slide: Slide) -> Slide:
     """
     if not can_apply_profile(slide):
         return slide
+    from PIL import ImageCms
+
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(slide.facts.icc or b""))
         transform = ImageCms.buildTransform(

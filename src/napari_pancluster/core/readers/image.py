@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.readers.base import Facts, pyramid_levels
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-_MOST_PIXELS = 400_000_000
+# A little below what Pillow itself refuses as a bomb.
+_MOST_PIXELS = 170_000_000
 _SMALLEST_LEVEL = 512
 _GREY16 = ("I;16", "I;16B", "I;16L", "I")
 
@@ -56,6 +59,8 @@ class ImageReader:
         self._arrays = []
 
     def _decode(self) -> None:
+        from PIL import Image
+
         with Image.open(self._path, formats=_FORMATS) as image:
             arrays = [_pixels(image, self.facts)]
         for _ in self.facts.levels[1:]:
@@ -67,11 +72,13 @@ def open_image(path: Path) -> ImageReader | None:
     """Open `path` when Pillow recognises one of the plain image formats."""
     if not path.is_file():
         return None
+    # Here and not on top: most slides are not plain images.
+    from PIL import Image, UnidentifiedImageError
+
     try:
         image = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
         return None
-    # What Pillow calls a decompression bomb is a large slide here; the bound below is ours.
     except Image.DecompressionBombError as error:
         raise SlideError(_too_large(path, "")) from error
     with image:
@@ -90,6 +97,8 @@ def _too_large(path: Path, size: str) -> str:
 
 
 def _pixels(image: Image.Image, facts: Facts) -> NDArray[Any]:
+    from PIL import Image
+
     if not facts.rgb:
         grey = image if image.mode in _GREY16 else image.convert("L")
         return np.asarray(grey).astype(facts.dtype)[..., None]
