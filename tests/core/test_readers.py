@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -499,3 +501,34 @@ def test_an_mrxs_without_its_folder_is_one_clear_error(tmp_path: Path) -> None:
     # Its own file is a JPEG thumbnail: alone, it is no slide, and must not pass for one.
     with pytest.raises(SlideError, match="slide.mrxs"):
         open_slide(tmp_path / "slide.mrxs")
+
+
+@pytest.mark.parametrize("name", ["deflate", "ome-zarr sharded", "ome-zarr 0.5 zip", "png"])
+def test_several_threads_read_at_once(name: str, tmp_path: Path) -> None:
+    slide = open_slide(LOSSLESS[name](tmp_path))
+    boxes = [(int(y), int(x)) for y, x in np.random.default_rng(0).integers(0, 500, (200, 2))]
+
+    def right(box: tuple[int, int]) -> bool:
+        y, x = box
+        return bool((slide.read_level(0, y, x, 90, 90) == pattern()[y : y + 90, x : x + 90]).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(right, boxes))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
+@pytest.mark.parametrize("name", ["deflate", "raw run", "ome-zarr 0.5", "ome-zarr 0.5 zip", "png"])
+def test_a_slide_nobody_holds_leaves_no_file_open(name: str, tmp_path: Path) -> None:
+    def open_here() -> list[str]:
+        files = [f for f in Path("/proc/self/fd").iterdir() if f.is_symlink()]
+        return [str(f.readlink()) for f in files if str(tmp_path) in str(f.readlink())]
+
+    path = LOSSLESS[name](tmp_path)
+    slide = open_slide(path)
+    levels = slide.data
+    assert levels[0][:9, :9].compute().shape == (9, 9, 3)
+    del slide, levels
+    gc.collect()
+    assert open_here() == []
+    open_slide(path).close()
+    assert open_here() == []

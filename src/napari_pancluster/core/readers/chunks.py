@@ -57,9 +57,11 @@ class Chunks:
     def read(self, box: tuple[slice, ...]) -> tuple[NDArray[Any], bool]:
         """Return the values of a box, and whether all of them were written."""
         shape = self._inner
+        spans = [range(s.start // n, -(-s.stop // n)) for s, n in zip(box, shape, strict=True)]
+        if all(len(span) == 1 for span in spans):
+            return self._in_one(box, tuple(span.start for span in spans))
         out = np.full([s.stop - s.start for s in box], self._fill, self.dtype)
         whole = True
-        spans = [range(s.start // n, -(-s.stop // n)) for s, n in zip(box, shape, strict=True)]
         for place in itertools.product(*spans):
             data = self._bytes(place)
             if data is None:
@@ -73,6 +75,15 @@ class Chunks:
                 target.append(slice(low - s.start, high - s.start))
             out[tuple(target)] = chunk[tuple(inside)]
         return out, whole
+
+    def _in_one(self, box: tuple[slice, ...], place: tuple[int, ...]) -> tuple[NDArray[Any], bool]:
+        """Read a box inside one chunk: most patches, and nothing has to be put together."""
+        data = self._bytes(place)
+        if data is None:
+            return np.full([s.stop - s.start for s in box], self._fill, self.dtype), False
+        low = [p * n for p, n in zip(place, self._inner, strict=True)]
+        inside = tuple(slice(s.start - o, s.stop - o) for s, o in zip(box, low, strict=True))
+        return self._chunk(data)[inside].copy(), True
 
     def _chunk(self, data: bytes) -> NDArray[Any]:
         assert self._decode is not None
