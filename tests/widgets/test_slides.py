@@ -12,7 +12,7 @@ import tifffile
 from drawing import texture, write_slide
 from qtpy.QtCore import Qt
 
-from napari_pancluster._widgets.slide_table import CASE, MPP, REFERENCE, STAIN
+from napari_pancluster._widgets.slide_table import CASE, CHANNELS, MPP, REFERENCE, STAIN
 from napari_pancluster.core.cases import SlideEntry, make_cases
 from napari_pancluster.core.project import Project
 
@@ -147,3 +147,22 @@ def test_moved_slides_are_found_from_the_panel(
     wait(lambda: main.session.stack is not None)
     assert not main.slides._find.isVisibleTo(main.slides)
     assert main.session.stack.names == ("PAS", "HE", "CD31")
+
+
+def test_channels_of_a_fluorescence_slide_are_chosen_in_the_table(
+    main: Any, files: list[Path], wait: Callable[..., None], tmp_path: Path
+) -> None:
+    dyes = np.random.default_rng(0).integers(0, 3000, (4, 300, 400)).astype(np.uint16)
+    names = ["DAPI", "CD3", "CD8", "PanCK"]
+    meta = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Channel": {"Name": names}}
+    path = tmp_path / "KPC7_IF.ome.tif"
+    tifffile.imwrite(path, dyes, ome=True, metadata=meta, photometric="minisblack")
+    main.slides.open_slides([str(files[0]), str(path)])
+    wait(lambda: len(main.slides.lines) == 2 and all(line.look for line in main.slides.lines))
+    assert [line.stain for line in main.slides.lines] == ["PAS", "IF"]
+    assert [x.name for x in main.viewer.layers][1:] == [f"KPC7_IF · {n}" for n in names]
+    table = main.slides.table
+    assert not table.isColumnHidden(CHANNELS) and "PanCK" in table.item(1, CHANNELS).toolTip()
+    table.item(1, CHANNELS).setText("PanCK, DAPI")
+    (case,) = make_cases(main.slides.entries())
+    assert case.stains[1].picked == (3, 0, 0)

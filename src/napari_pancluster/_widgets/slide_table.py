@@ -28,7 +28,7 @@ _TIPS = (
 _FIELDS = {STAIN: "stain", CASE: "case", MPP: "mpp", CHANNELS: "channels"}
 _ROW_PX, _ICON = 40, QSize(46, 36)
 _DOUBT = QColor("#F08030")
-_UNKNOWN = "enter …"
+_UNKNOWN, _FIRST_THREE = "enter …", "first 3"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class SlideTable(QTableWidget):
         self._filling = False
         several = len({line.case for line in lines}) > 1
         self.setColumnHidden(CASE, not editable and not several)
-        self.setColumnHidden(CHANNELS, not any(_has_choice(line) for line in lines))
+        self.setColumnHidden(CHANNELS, not editable or not any(map(_has_choice, lines)))
         if lit is not None and lit < len(lines):
             self.selectRow(lit)
         self.setFixedHeight(
@@ -154,6 +154,11 @@ class SlideTable(QTableWidget):
             self.item(row, STAIN).setIcon(icon)
             if line.warnings:
                 self.item(row, FILE).setText(f"⚠ {line.about}")
+        if _has_choice(line) and line.look is not None:
+            names = line.look.channel_names or [str(n + 1) for n in range(line.look.channels)]
+            self.item(row, CHANNELS).setToolTip(f"There are: {', '.join(names)}")
+            if not line.channels:
+                self.item(row, CHANNELS).setText(_FIRST_THREE)
         size = self.item(row, MPP)
         if editable and not line.mpp:
             size.setText(_UNKNOWN)
@@ -174,7 +179,7 @@ class SlideTable(QTableWidget):
             return
         if item.column() == REFERENCE:
             self.reference_chosen.emit(item.row())
-        elif item.column() in _FIELDS and item.text() != _UNKNOWN:
+        elif item.column() in _FIELDS and item.text() not in (_UNKNOWN, _FIRST_THREE):
             self.filled.emit(item.row(), item.column(), item.text())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,18 @@ def propose_names(looks: Sequence[SlideLook]) -> tuple[str, list[str]]:
 
     paths = [look.path for look in looks]
     pictures = [look.picture.astype(np.float32) if look.rgb else None for look in looks]
-    return propose_case(paths), propose_stains(paths, pictures)
+    stains = propose_stains(paths, pictures)
+    # No single stain, but several dyes: the field calls that immunofluorescence.
+    plain = [
+        s if look.rgb or _says_if(s) is None else "IF"
+        for s, look in zip(stains, looks, strict=True)
+    ]
+    unique = len(set(plain)) == len(plain)
+    return propose_case(paths), plain if unique else stains
+
+
+def _says_if(name: str) -> re.Match[str] | None:
+    return re.search(r"(?:^|[^a-z])IF(?:$|[^a-z])", name)
 
 
 def _picture(slide: Slide) -> NDArray[np.uint8]:
