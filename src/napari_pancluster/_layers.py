@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     # A slide is opened and shown without scipy and scikit-image.
+    from napari_pancluster.core.comparing import Comparison
     from napari_pancluster.core.patches import PatchGrid
     from napari_pancluster.core.separation import StainVectors
     from napari_pancluster.core.slide import Slide
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 LayerData = tuple[Any, dict[str, Any], str]
 SLIDE, MAP, SELECTION, OUTLINES, DENSITY = "slide", "map", "selection", "outlines", "density"
-DYE, TISSUE = "dye", "tissue"
+DYE, TISSUE, COMPARE = "dye", "tissue", "compare"
 # In the tissue layer: what counts, and what the user took out.
 TISSUE_IN, TISSUE_OUT = 1, 2
 _MAP_OPACITY, _DENSITY_OPACITY = 0.55, 0.8
@@ -162,6 +163,22 @@ def dye_layer(
     }
     component = component_pyramid(stack.stain(stain), vectors, index, levels=levels)
     return list(component), options, "image"
+
+
+def compare_layer(
+    stack: SlideStack, comparison: Comparison, moving: str, *, unit: str
+) -> LayerData:
+    """Return two stains in one picture, computed block by block."""
+    reference = stack.stain(stack.reference).slide
+    options = {
+        "name": f"{stack.reference} and {moving}",
+        "multiscale": True,
+        "rgb": True,
+        "cache": False,
+        "metadata": {"pancluster": COMPARE, "stain": moving, "case": stack.case},
+        **_place(comparison.mpp, (comparison.mpp - reference.um_per_px) / 2, unit),
+    }
+    return list(comparison.levels), options, "image"
 
 
 def tissue_layer(mask: NDArray[np.uint8], mpp: float, reference: Slide, *, unit: str) -> LayerData:

@@ -21,7 +21,6 @@ from napari_pancluster.core.pipeline.viewing import edits_of, open_results, save
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import patches_of, typical_patches
-from napari_pancluster.core.stain import as_rgb
 
 
 @pytest.fixture
@@ -104,6 +103,6 @@ def test_a_registered_stain_s_pyramid_is_what_the_stack_reads(project: Project) 
     stack = run(open_results(project)).stacks["block"]
     mpp, levels = stack.pyramid("HE")
     assert mpp == 2.0 and [x.shape for x in levels] == [(640, 1000, 3), (320, 500, 3)]
-    whole = as_rgb(stack.read(stack.extent, mpp).od)
+    (whole,) = stack.pictures(("HE",), stack.extent, mpp)
     part = np.asarray(levels[0][100:300, 500:700])
     assert np.array_equal(part, whole[100:300, 500:700])

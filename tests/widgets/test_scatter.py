@@ -159,6 +159,7 @@ def test_colour_by_follows_the_box(explored: Any, canvas: Any) -> None:
     session = explored.session
     assert session.column == "Case"
     assert np.array_equal(canvas._colouring.values, session.results.table.grid_id + 1)
-    assert explored.scatter._title.text() == "UMAP"
+    assert explored.scatter._title.text().startswith("UMAP · <span")
+    assert "</span> case0, " in explored.scatter._title.text()
     session.colour_by("Position left to right")
     assert "dark" in explored.scatter._title.text()

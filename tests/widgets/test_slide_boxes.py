@@ -113,3 +113,52 @@ def test_a_slide_without_two_dyes_falls_back_and_says_so(
     # The drawn tissue has one colour only: there is nothing to measure a second dye on.
     wait(lambda: main.bar.message != "")
     assert dyes.source.currentText() == "published" and dyes.vectors is not None
+
+
+@pytest.fixture
+def pair(main: Any, islands: Path, two_tissues: Path, wait: Callable[..., None]) -> Any:
+    """The compare box over two slides, one registered onto the other."""
+    from napari_pancluster.core.slide import open_slide
+    from napari_pancluster.core.stack import SlideStack
+    from napari_pancluster.core.stain import Stain
+    from napari_pancluster.core.transform import Transform
+
+    stains = (
+        Stain.of("HE", open_slide(islands)),
+        Stain.of("PAS", open_slide(two_tissues).with_mpp(2.0)),
+    )
+    stack = SlideStack("block", "HE", stains).with_transform(Transform.identity("HE", "PAS"))
+    main.session.case = "block"
+    main.session.show_stack(stack)
+    return main.register.compare
+
+
+def _choose(box: Any, mode: str) -> None:
+    box.mode.setCurrentText(mode)
+    box.refresh()
+
+
+def test_stains_are_compared_in_one_picture(main: Any, pair: Any) -> None:
+    assert [pair.stain.itemText(n) for n in range(pair.stain.count())] == ["PAS"]
+    for mode in ("Two colours", "Checkerboard", "Curtain"):
+        _choose(pair, mode)
+        layers = [x for x in main.viewer.layers if x.metadata.get("pancluster") == "compare"]
+        assert len(layers) == 1 and layers[0].data[0].shape == (640, 1000, 3)
+    before = np.asarray(pair.layer.data[-1])
+    pair.curtain.setValue(900)
+    assert not np.array_equal(before, np.asarray(pair.layer.data[-1]))
+    _choose(pair, "off")
+    assert pair.layer is None
+
+
+def test_blinking_shows_them_in_turns_and_ends_with_the_reference(
+    main: Any, pair: Any, wait: Callable[..., None]
+) -> None:
+    reference, moving = main.viewer.layers["HE"], main.viewer.layers["PAS (registered)"]
+    assert reference.visible and not moving.visible
+    _choose(pair, "Blink")
+    wait(lambda: moving.visible and not reference.visible)
+    wait(lambda: reference.visible and not moving.visible)
+    wait(lambda: moving.visible)
+    _choose(pair, "off")
+    assert reference.visible and not moving.visible

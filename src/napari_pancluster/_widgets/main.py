@@ -73,7 +73,7 @@ class MainWidget(QWidget):
         self.tissue = TissueView(napari_viewer, self.session, cache_mb=settings["cache_mb"])
         self.bar = JobBar(self.jobs)
         self.slides = SlidesPanel(napari_viewer, self.session, self.work)
-        self.register = RegisterPanel(self.session, self.work, self.jobs)
+        self.register = RegisterPanel(napari_viewer, self.session, self.work, self.jobs)
         presets = {name: settings[name] for name in ("device", "seed")}
         self.train = TrainPanel(self.session, self.work, self.jobs, presets)
         self.clusters = ClustersPanel(self.session, self.tissue)

@@ -131,8 +131,12 @@ class SlidesPanel(QWidget):
         layout.addWidget(self._find)
         self._create.setToolTip("Choose a folder for the results. The slides stay where they are.")
         layout.addWidget(self._create)
-        for title, box in (("Tissue", self.tissue), ("Dyes", self.dyes)):
+        for title, tip, box in (
+            ("Tissue", "What counts as tissue: find it, paint it, keep it.", self.tissue),
+            ("Dyes", "Take a stain apart into its dyes.", self.dyes),
+        ):
             more = QCollapsible(title)
+            more.toggleButton().setToolTip(tip)
             more.addWidget(box)
             self._more.addWidget(more)
         layout.addLayout(self._more)

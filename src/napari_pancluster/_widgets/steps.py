@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from napari.viewer import Viewer
 from pydantic import ValidationError
 from qtpy.QtCore import Qt, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
@@ -25,6 +26,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_pancluster._session import Session
+from napari_pancluster._widgets.compare_box import CompareBox
 from napari_pancluster._widgets.forms import Form
 from napari_pancluster._widgets.jobs import Jobs
 from napari_pancluster._widgets.plots import LossPlot
@@ -119,6 +121,15 @@ class StepPanel(QWidget):
 class RegisterPanel(StepPanel):
     """Registers every stain onto the reference."""
 
+    def __init__(self, viewer: Viewer, session: Session, work: Work, jobs: Jobs) -> None:
+        self.compare = CompareBox(viewer, session)
+        super().__init__(session, work, jobs)
+
+    def close_session(self) -> None:
+        """Stop listening."""
+        self.compare.close_session()
+        super().close_session()
+
     def refresh(self) -> None:
         """Show what was registered, and how well."""
         project = self._session.project
@@ -164,6 +175,7 @@ class RegisterPanel(StepPanel):
         self._doubts = QLabel()
         self._doubts.setWordWrap(True)
         self._column.addWidget(self._doubts)
+        self._column.addWidget(self.compare)
 
     def _on_go(self) -> None:
         config = self._config(RegisterConfig, self.form, self._more)

@@ -1,0 +1,143 @@
+"""Comparing a registered stain with the reference: two colours, checkerboard, curtain, blinking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSlider, QVBoxLayout, QWidget
+
+from napari_pancluster import _layers
+from napari_pancluster._session import Session
+
+_OFF, _BLINK = "off", "Blink"
+_BLINK_MS = 700
+_STEPS = 1000
+
+
+class CompareBox(QWidget):
+    """Shows where two sections disagree.
+
+    Parameters
+    ----------
+    viewer, session
+        Where it is shown, and what is looked at.
+    """
+
+    complained = Signal(str)
+
+    def __init__(self, viewer: Viewer, session: Session) -> None:
+        super().__init__()
+        self._viewer, self._session = viewer, session
+        self.stain, self.mode, self.curtain = QComboBox(), QComboBox(), QSlider()
+        self._comparison: Any = None
+        self._hint = QLabel()
+        self._hint.setWordWrap(True)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_BLINK_MS)
+        self._build()
+        self.stain.activated.connect(self.refresh)
+        self.mode.activated.connect(self.refresh)
+        self.curtain.valueChanged.connect(self._on_curtain)
+        self._timer.timeout.connect(self._on_blink)
+        session.stack_changed.connect(self._on_stack)
+        self._on_stack()
+
+    def close_session(self) -> None:
+        """Stop blinking and listening."""
+        self._timer.stop()
+        self._session.stack_changed.disconnect(self._on_stack)
+
+    def _build(self) -> None:
+        self.mode.addItems([_OFF, "Two colours", "Checkerboard", "Curtain", _BLINK])
+        self.curtain.setOrientation(Qt.Orientation.Horizontal)
+        self.curtain.setRange(0, _STEPS)
+        self.curtain.setValue(_STEPS // 2)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        form = QFormLayout()
+        for label, widget, tip in (
+            ("Compare", self.stain, "The registered stain to compare with the reference."),
+            ("as", self.mode, "How both share one picture."),
+            ("Curtain", self.curtain, "Left of it the reference, right of it the other stain."),
+        ):
+            widget.setToolTip(tip)
+            widget.setAccessibleName(label)
+            form.addRow(label, widget)
+        layout.addLayout(form)
+        layout.addWidget(self._hint)
+
+    @property
+    def layer(self) -> Image | None:
+        """The layer of the comparison, while there is one."""
+        tagged = [x for x in self._viewer.layers if x.metadata.get("pancluster") == _layers.COMPARE]
+        return tagged[-1] if tagged else None
+
+    def _on_stack(self) -> None:
+        stack = self._session.stack
+        names = [n for n in stack.registered if n != stack.reference] if stack else []
+        self.stain.clear()
+        self.stain.addItems(names)
+        self.mode.setCurrentText(_OFF)
+        self.setEnabled(bool(names))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the comparison that is chosen."""
+        self._stop()
+        stack, name, mode = self._session.stack, self.stain.currentText(), self.mode.currentText()
+        self.curtain.setEnabled(mode == "Curtain")
+        self._hint.setText("")
+        if stack is None or not name or mode == _OFF:
+            return
+        if mode == _BLINK:
+            self._hint.setText(f"{stack.reference} and {name} in turns.")
+            self._timer.start()
+            return
+        from napari_pancluster.core.comparing import Comparison, Mode
+
+        self._comparison = Comparison(stack, name, Mode(mode))
+        self._comparison.split = self.curtain.value() / _STEPS
+        if mode == "Two colours":
+            self._hint.setText(f"Blue: {stack.reference} alone. Orange: {name} alone. Dark: both.")
+        data = _layers.compare_layer(stack, self._comparison, name, unit=self._session.unit)
+        self._viewer.add_layer(Layer.create(*data))
+
+    def _stop(self) -> None:
+        if self._timer.isActive():
+            self._timer.stop()
+            self._show_moving(on=False)
+        layer = self.layer
+        if layer is not None:
+            self._viewer.layers.remove(layer)
+        self._comparison = None
+
+    def _on_curtain(self, value: int) -> None:
+        layer = self.layer
+        if layer is not None and self._comparison is not None:
+            self._comparison.split = value / _STEPS
+            layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def _on_blink(self) -> None:
+        layer = self._moving_layer()
+        if layer is not None:
+            self._show_moving(on=not layer.visible)
+
+    def _show_moving(self, *, on: bool) -> None:
+        layer = self._moving_layer()
+        if layer is None:
+            return
+        reference = self._session.stack.reference if self._session.stack else ""
+        layer.visible = on
+        for other in self._slides():
+            if other.metadata.get("stain") == reference:
+                other.visible = not on
+
+    def _moving_layer(self) -> Any:
+        name = self.stain.currentText()
+        return next((x for x in self._slides() if x.metadata.get("stain") == name), None)
+
+    def _slides(self) -> list[Any]:
+        return [x for x in self._viewer.layers if x.metadata.get("pancluster") == _layers.SLIDE]
