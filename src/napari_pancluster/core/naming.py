@@ -18,101 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pancluster.core.stain import measure_background, optical_density
-
-
-def _words_of(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Spelling used -> ways to write it: lower case, without separators.
-_ROUTINE = {
-    "HE": "he hne hande heosin hematoxylineosin haematoxylineosin hematoxylinandeosin hes "
-    "ヘマトキシリンエオジン ヘマトキシリンエオシン",
-    "PAS": "pas periodicacidschiff パス",
-    "PASD": "pasd dpas pasdiastase pasdiast diastasepas 消化pas pas消化",
-    "AB-PAS": "abpas pasab alcianbluepas",
-    "Giemsa": "giemsa maygiemsa maygruenwaldgiemsa ギムザ",
-    "Masson": "masson massons massontrichrome massonstrichrome trichromemasson trichrome "
-    "trichrom マッソン マッソントリクローム トリクローム",
-    "Azan": "azan アザン",
-    "EVG": "evg elasticavangieson elastica vvg elasticamasson エラスチカワンギーソン",
-    "Sirius red": "siriusred picrosirius picrosiriusred psr sirius シリウスレッド",
-    "Alcian blue": "alcianblue alcian アルシアンブルー",
-    "Toluidine blue": "toluidineblue toluidin",
-    "Iron": "iron perls prussianblue berlinblue berlinerblau perlsprussianblue 鉄 ベルリンブルー",
-    "Reticulin": "reticulin retic gomori silver 渡銀 鍍銀",
-    "Congo red": "congored congo kongorot コンゴーレッド",
-    "GMS": "gms grocott グロコット",
-    "Oil red O": "oilredo oro",
-    "LFB": "lfb luxolfastblue",
-    "Nissl": "nissl cresylviolet",
-    "Ziehl-Neelsen": "ziehlneelsen ziehl",
-    "Movat": "movat",
-    "Safranin O": "safranino",
-}
-_MARKERS = {
-    "Ki67": "ki67 mib1",
-    "aSMA": "asma alphasma acta2",
-    "SMA": "sma",
-    "p40": "p40",
-    "F4-80": "f480",
-    "CK5-6": "ck56",
-    "CK8-18": "ck818",
-    "D2-40": "d240",
-    "panCK": "panck pancytokeratin ae1ae3 ckae1ae3 panckae1ae3 aecae3",
-    "CAM5.2": "cam52",
-    "proSPC": "prospc prospcc",
-    "E-cadherin": "ecadherin ecad cdh1",
-    "N-cadherin": "ncadherin ncad",
-    "b-catenin": "bcatenin betacatenin bcat",
-    "gH2AX": "gh2ax gammah2ax",
-    "cCasp3": "ccasp3 cleavedcaspase3 cc3",
-    "HER2": "her2 her2neu cerbb2",
-    "PD-L1": "pdl1",
-    "PD-1": "pd1",
-    "TTF1": "ttf1",
-    "S100": "s100",
-    "DAPI": "dapi",
-    "Hoechst": "hoechst",
-}
-# Spelt as in the file: mouse and human genes differ in it.
-_AS_WRITTEN = _words_of(
-    "cc10 ccsp scgb1a1 spc sftpc spa spb spd aqp5 hopx pdpn podoplanin lyve1 erg fli1 foxp3 "
-    "foxa1 foxa2 foxj1 gata3 gata4 gata6 sox2 sox9 sox10 pax2 pax5 pax6 pax8 cdx2 pdx1 ptf1a "
-    "nkx21 nkx22 nkx61 hnf1b hnf4a mist1 wt1 oct4 nanog napsin napsina amylase insulin glucagon "
-    "somatostatin synaptophysin syp chromogranin chga ncam vimentin vim desmin caldesmon calponin "
-    "gfap neun iba1 olig2 nestin map2 tau abeta tuj1 ttyh1 mpo b220 ly6g ly6c gr1 lysozyme "
-    "granzyme granzymeb gzmb tia1 tryptase arg1 nos2 inos ido1 ctla4 lag3 tim3 bcl2 bcl6 mum1 "
-    "cyclind1 ccnd1 msh2 msh6 mlh1 pms2 alk ros1 yap1 taz perk erk pakt akt "
-    "ps6 pstat3 phh3 ph3 hh3 edu brdu tunel col1 col1a1 col3 col4 collagen "
-    "fibronectin laminin periostin postn pdgfra pdgfrb thy1 rfp egfp yfp mcherry  "
-    "afp glypican3 gpc3 heppar1 hepar1 arginase1 glutaminesynthetase "
-    "epcam berep4 cea psa psma amacr ca125 ca199 mesothelin msln calretinin claudin18 cldn18 "
-    "villin lgr5 olfm4 ccnb1 p21waf1 cdkn2a atrx factor8 fviii vwf "
-    "endomucin emcn tff1 tff2 dclk1 krt cytokeratin inhibin melan melana hmb45 mitf prame "
-    "nfkb hif1a ca9 glut1 ctnnb1 lamp2 lc3 p62 sqstm1 vegf vegfr2 tgfb tgfb1 fgf10 cgrp"
+from napari_pancluster.core.stain_words import (
+    AS_WRITTEN,
+    FAMILIES,
+    GENES,
+    MARKERS,
+    NUMBER_PAIRS,
+    PLAIN_WORDS,
+    ROUTINE,
+    SCAN_WORDS,
+    SPELT_FAMILIES,
+    SUFFIXES,
+    WEAK,
 )
-_FAMILIES = (
-    (re.compile(r"(?:ck|cytokeratin)(\d{1,2})"), "CK{}"),
-    (re.compile(r"cd(\d{1,3}[a-f]?)"), "CD{}"),
-    (re.compile(r"cd45(ro|ra)"), "CD45{}"),
-    (re.compile(r"p(16|21|27|53|57|63|73)"), "p{}"),
-)
-_SPELT_FAMILIES = re.compile(r"(krt|muc|il|sox|claudin|cxcl|cxcr|ccr|ccl)\d{1,2}(ac|b)?")
-# May also be an animal's, a patient's or a block's; believed only where nothing better is found.
-_WEAK = {"er": "ER", "pr": "PR", "ar": "AR", "mt": "Masson"}
-# As often in a genotype or a diagnosis as on the glass.
-_GENES = _words_of(
-    "p53 trp53 tp53 kras braf egfr pten smad4 arid1a nf1 rb1 yap idh1 stat3 myc gfp tdtomato fap"
-)
-# The only spellings in which a number may follow a number across a separator.
-_NUMBER_PAIRS = frozenset({"f480", "ck56", "ck818", "d240", "cam52"})
+
 _LONGEST = 5  # words of one alias
 
-_SUFFIXES = _words_of(
-    ".ome .tif .tiff .btf .tf8 .tf2 .svs .ndpi .ndpis .scn .mrxs .vms .vmu .bif .czi .vsi .qptiff "
-    ".svslide .jpg .jpeg .png .bmp .jp2 .zarr .zip .dcm .isyntax"
-)
 _NOISE = re.compile(
     r"""
     (?<!\d)(?:19|20)\d\d[-_. /]?[01]\d[-_. /]?[0-3]\d(?!\d)      # 2021-03-04, 20210304
@@ -126,19 +47,6 @@ _NOISE = re.compile(
 )
 # Of a barcode, "DX1" says that it is a diagnostic slide; no marker is called that.
 _BARCODE = re.compile(r"(TCGA-\w\w-\w{4})-\w{3}-\w\w-(?:DX|TS|BS|MS)\w+", re.IGNORECASE)
-_SCAN_WORDS = _words_of(
-    "scan scans scanned slide slides image images img wsi export exported region roi crop level "
-    "layer overview macro label copy kopie final new old small large whole full section sections "
-    "serial series sec stain stained staining ihc if rgb bf qc ok test registered aligned page "
-    "file original raw tif tiff 染色 標本 スライド コピー"
-)
-_PLAIN_WORDS = _SCAN_WORDS | _words_of(
-    "block case patient pat sample samples tumor tumour normal cancer control ctrl ko wt het mut "
-    "pos neg positive negative treated untreated mouse rat human animal liver lung kidney pancreas "
-    "spleen colon stomach brain heart skin breast prostate bladder intestine duodenum lymph node "
-    "bone ffpe cryo frozen tma core biopsy resection left right top bottom anterior posterior "
-    "proximal distal male female week weeks day days demo data 症例"
-)
 _GREEK = str.maketrans({"α": "a", "β": "b", "γ": "g", "δ": "d"})
 _WORD = re.compile(r"[^\W_]+")
 _ASCII = r"A-Za-z0-9α-ω"
@@ -306,7 +214,7 @@ def stain_of_colours(thumbnail: NDArray[np.floating]) -> str:
 
 def _stem(path: Path) -> str:
     name = path.name
-    while "." in name.lstrip(".") and name[name.rindex(".") :].lower() in _SUFFIXES:
+    while "." in name.lstrip(".") and name[name.rindex(".") :].lower() in SUFFIXES:
         name = name[: name.rindex(".")]
     return name
 
@@ -339,13 +247,13 @@ def _known_at(words: Sequence[_Word], first: int, last: int, text: str) -> _Hit 
     # "HE2" and "HE染色" are HE.
     plain = _STAINING.sub("", key)
     routine = _ALIASES.get(re.sub(r"\d$", "", plain), "")
-    name = _ALIASES.get(plain) or (routine if routine in _ROUTINE else _family(key, written))
+    name = _ALIASES.get(plain) or (routine if routine in ROUTINE else _family(key, written))
     if name:
         # "P16" is a patient as often as a protein.
-        weak = key in _GENES or bool(re.fullmatch(r"P-?\d+", written))
-        return _Hit(first, last, name, name in _ROUTINE, weak)
-    if key in _WEAK and written.isupper():
-        return _Hit(first, last, _WEAK[key], _WEAK[key] in _ROUTINE, True)
+        weak = key in GENES or bool(re.fullmatch(r"P-?\d+", written))
+        return _Hit(first, last, name, name in ROUTINE, weak)
+    if key in WEAK and written.isupper():
+        return _Hit(first, last, WEAK[key], WEAK[key] in ROUTINE, True)
     return None
 
 
@@ -353,7 +261,7 @@ def _may_join(a: _Word, b: _Word, joint: str, key: str) -> bool:
     """Return whether two words may be parts of one stain's name."""
     tight = joint.strip(" ") in ("", "-", "+", "&", "・") and "  " not in joint
     if a.text[-1].isdigit() and b.text[0].isdigit():
-        return key in _NUMBER_PAIRS
+        return key in NUMBER_PAIRS
     # "block D PAS" is no PAS-D, "section p 53" no p53.
     lone = len(a.text) == 1 and key != "he"
     if lone and (b.text[0].isdigit() or b.key == "pas"):
@@ -362,11 +270,11 @@ def _may_join(a: _Word, b: _Word, joint: str, key: str) -> bool:
 
 
 def _family(key: str, written: str) -> str:
-    for pattern, name in _FAMILIES:
+    for pattern, name in FAMILIES:
         found = pattern.fullmatch(key)
         if found:
             return name.format(found[1].upper() if "45" in name else found[1])
-    if key in _AS_WRITTEN or key in _GENES or _SPELT_FAMILIES.fullmatch(key):
+    if key in AS_WRITTEN or key in GENES or SPELT_FAMILIES.fullmatch(key):
         return re.sub(r"[\s_]+", "", written)
     return ""
 
@@ -407,7 +315,7 @@ def _differing(file: _FileName, files: Sequence[_FileName]) -> str:
         w.text
         for w in own
         if sum(c.isalpha() for c in w.text) >= 2
-        and w.key not in _PLAIN_WORDS
+        and w.key not in PLAIN_WORDS
         # "KPC12" beside "KPC13" numbers the animals; "TOM20" beside "COX4" is a marker.
         and not (any(c.isdigit() for c in w.text) and re.sub(r"\d+", "#", w.key) in counted)
     ]
@@ -422,7 +330,7 @@ def _marker_like(file: _FileName) -> str:
     for word in file.whole_words():
         capitals = sum(c.isupper() for c in word.text)
         digits = sum(c.isdigit() for c in word.text)
-        if after_id and capitals >= 2 and digits <= 2 and word.key not in _PLAIN_WORDS:
+        if after_id and capitals >= 2 and digits <= 2 and word.key not in PLAIN_WORDS:
             found = word.text if len(word.text) <= 8 and word.text[0].isalpha() else found
         elif digits > 2:
             found = ""
@@ -472,7 +380,7 @@ def _run(file: _FileName, spans: list[tuple[int, int]], end: int) -> list[tuple[
 
 def _tells(word: str, end: int) -> bool:
     # A number at the end counts sections; at the beginning it is the case's.
-    return word.casefold() not in _SCAN_WORDS and (end == 0 or any(c.isalpha() for c in word))
+    return word.casefold() not in SCAN_WORDS and (end == 0 or any(c.isalpha() for c in word))
 
 
 def _cleaned(text: str) -> str:
@@ -492,6 +400,6 @@ def _unused(name: str, taken: Collection[str]) -> str:
 
 
 _ALIASES = {
-    alias: name for table in (_ROUTINE, _MARKERS) for name, way in table.items()
+    alias: name for table in (ROUTINE, MARKERS) for name, way in table.items()
     for alias in way.split()
 }  # fmt: skip
