@@ -532,3 +532,12 @@ def test_a_slide_nobody_holds_leaves_no_file_open(name: str, tmp_path: Path) -> 
     assert open_here() == []
     open_slide(path).close()
     assert open_here() == []
+
+
+def test_a_scale_without_a_unit_is_no_pixel_size(tmp_path: Path) -> None:
+    path = ome_zarr(version="0.5")(tmp_path)
+    document = json.loads((path / "zarr.json").read_text())
+    for axis in document["attributes"]["ome"]["multiscales"][0]["axes"]:
+        axis.pop("unit", None)
+    (path / "zarr.json").write_text(json.dumps(document))
+    assert open_slide(path).mpp is None

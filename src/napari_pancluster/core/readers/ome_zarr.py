@@ -39,7 +39,11 @@ class OmeZarrReader:
         store = files.store()
         multiscale = _first(meta, path)
         axes = [str(a["name"] if isinstance(a, dict) else a).lower() for a in multiscale["axes"]]
-        units = [a.get("unit") if isinstance(a, dict) else None for a in multiscale["axes"]]
+        # A scale without a unit is a number, not a pixel size.
+        units = [
+            str(a.get("unit", "unknown")) if isinstance(a, dict) else "unknown"
+            for a in multiscale["axes"]
+        ]
         self._path = path
         self._arrays: list[zarr.Array[Any]] = []
         for dataset in multiscale["datasets"]:
@@ -78,8 +82,10 @@ class OmeZarrReader:
         box = (top, left, rows, cols)
         block, whole = self._values(level, box)
         if self.facts.rgb and not whole:
-            self._check_unscanned(level, box)
-            block = self._glass_where_unwritten(block)
+            empty = (block == self._arrays[0].fill_value).all(axis=-1)
+            self._check_unscanned(level, box, empty)
+            # Never scanned: glass.
+            block = np.where(empty[..., None], np.iinfo(block.dtype).max, block)
         return block[..., :3] if self._opaque else block
 
     def _values(self, level: int, box: tuple[int, int, int, int]) -> tuple[NDArray[Any], bool]:
@@ -97,24 +103,18 @@ class OmeZarrReader:
         order += [i for i in range(block.ndim) if i not in order]
         return block.transpose(order).reshape(rows, cols, -1), whole
 
-    def _glass_where_unwritten(self, block: NDArray[Any]) -> NDArray[Any]:
-        """Return glass for what holds the fill value only: never scanned."""
-        empty = (block == self._arrays[0].fill_value).all(axis=-1, keepdims=True)
-        return np.where(empty, np.iinfo(block.dtype).max, block)
-
-    def _check_unscanned(self, level: int, box: tuple[int, int, int, int]) -> None:
+    def _check_unscanned(
+        self, level: int, box: tuple[int, int, int, int], empty: NDArray[np.bool_]
+    ) -> None:
         """Refuse a block with missing chunks where the overview shows something."""
         last = len(self._arrays) - 1
         if level == last:
             return
-        block, _ = self._values(level, box)
-        empty = (block == self._arrays[0].fill_value).all(axis=-1)
         fine, coarse = self.facts.levels[level].shape, self.facts.levels[last].shape
         rows = (box[0] + np.arange(box[2])) * coarse[0] // fine[0]
         cols = (box[1] + np.arange(box[3])) * coarse[1] // fine[1]
         r0, c0 = int(rows[0]), int(cols[0])
         overview, _ = self._values(last, (r0, c0, int(rows[-1]) - r0 + 1, int(cols[-1]) - c0 + 1))
-        # Every pixel that the overview is made of must be empty before it is called unscanned.
         seen = (overview != self._arrays[0].fill_value).all(axis=-1)[np.ix_(rows - r0, cols - c0)]
         if (seen & empty).mean() > _EDGE_SHARE:
             raise SlideError(
