@@ -129,6 +129,31 @@ def test_a_job_that_gives_way_is_stopped_for_the_next(jobs: Jobs, wait: Any) -> 
     wait(lambda: jobs.current is None)
 
 
+def test_jobs_that_give_way_wait_for_each_other_but_for_their_own_kind(
+    jobs: Jobs, wait: Any
+) -> None:
+    log: list[str] = []
+    ended: list[str] = []
+    told: list[str] = []
+    jobs.cancelled.connect(told.append)
+
+    def start(title: str, note: str, steps: int) -> None:
+        task = lambda: _counting(steps, 0.01, log)  # noqa: E731
+        jobs.start(Job(title, task, lambda _: ended.append(note), quiet=True, gives_way=True))
+
+    start("Overview of HE", "HE", 20)
+    start("Overview of PAS", "PAS", 5)
+    start("UMAP", "old map", 5)
+    start("UMAP", "new map", 5)
+    wait(lambda: jobs.current is None)
+    assert ended == ["HE", "PAS", "new map"] and told == []
+    start("UMAP", "old map", 10_000)
+    wait(lambda: jobs.current is not None)
+    start("UMAP", "new map", 5)
+    wait(lambda: jobs.current is None)
+    assert ended[3:] == ["new map"] and told == []
+
+
 def test_an_error_while_a_result_is_shown_is_told_and_does_not_block(jobs: Jobs, wait: Any) -> None:
     bar, results = JobBar(jobs), []
 

@@ -74,7 +74,8 @@ class Jobs(QObject):
         super().__init__(parent)
         self._current: Job | None = None
         self._waiting: deque[Job] = deque()
-        self._later: Job | None = None
+        self._later: deque[Job] = deque()
+        self._displaced: Job | None = None
 
     @property
     def current(self) -> Job | None:
@@ -89,18 +90,25 @@ class Jobs(QObject):
     def start(self, job: Job) -> None:
         """Run a job now, or after those that were asked for before."""
         if job.gives_way:
-            self._later = job
+            # A newer one of its title is taken instead of it.
+            self._later = deque(j for j in self._later if j.title != job.title)
+            self._later.append(job)
         else:
             self._waiting.append(job)
-        self._displace()
+        self._displace(job)
         self._next()
 
-    def _displace(self) -> None:
-        """Stop a running job that can wait; a newer one of its kind is taken instead of it."""
+    def _displace(self, by: Job) -> None:
+        """Stop a running job that can wait; queue it anew unless a newer one takes its place."""
         job = self._current
-        if job is not None and job.gives_way and not job.cancelled.is_set():
-            self._later = self._later or replace(job, cancelled=threading.Event())
-            self.cancel()
+        if job is None or not job.gives_way or job.cancelled.is_set():
+            return
+        if by.gives_way and by.title != job.title:
+            return
+        if not by.gives_way:
+            self._later.appendleft(replace(job, cancelled=threading.Event()))
+        self._displaced = job
+        self.cancel()
 
     def cancel(self) -> None:
         """Ask the running job to stop at its next step; the project stays as it was."""
@@ -111,7 +119,7 @@ class Jobs(QObject):
     def stop(self, patience_s: float = 30.0) -> bool:
         """Stop everything and wait for it; return whether it stopped in time."""
         self._waiting.clear()
-        self._later = None
+        self._later.clear()
         deadline = time.monotonic() + patience_s
         while self._current is not None and time.monotonic() < deadline:
             self._current.cancelled.set()
@@ -128,8 +136,8 @@ class Jobs(QObject):
             return
         if self._waiting:
             job = self._waiting.popleft()
-        elif self._later is not None:
-            job, self._later = self._later, None
+        elif self._later:
+            job = self._later.popleft()
         else:
             return
         self._current = job
@@ -146,8 +154,7 @@ class Jobs(QObject):
         if outcome.error:
             self.failed.emit(outcome.error)
         elif outcome.cancelled:
-            displaced = job.gives_way and self._later is not None
-            if not displaced:
+            if job is not self._displaced:
                 self.cancelled.emit(job.title)
         else:
             self._deliver(job, outcome.result)

@@ -30,7 +30,7 @@ from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.tissue_mask import TissueMask
 
 _EDITS_MS, _K_MS = 400, 1500
-_OVERVIEWS = "Overviews of the slides"
+_OVERVIEW = "Overview of "
 _log = logging.getLogger(__name__)
 
 
@@ -124,15 +124,14 @@ class Work(QObject):
         def task() -> Task[None]:
             return fill_overviews(slide, [overview], name)
 
-        self._jobs.start(
-            Job(_OVERVIEWS, task, lambda _: self.overview_grew.emit(), quiet=True, gives_way=True)
-        )
+        title, done = f"{_OVERVIEW}{name}", lambda _: self.overview_grew.emit()
+        self._jobs.start(Job(title, task, done, quiet=True, gives_way=True))
 
     @property
     def overview_grows(self) -> bool:
         """Whether coarse levels of a slide that is shown are being built."""
         job = self._jobs.current
-        return job is not None and job.title == _OVERVIEWS
+        return job is not None and job.title.startswith(_OVERVIEW)
 
     # Steps
 
@@ -340,7 +339,7 @@ class Work(QObject):
             self._shown_inputs = ()
             self._open_stack()
 
-        self._start(_OVERVIEWS, step, done, quiet=True, gives_way=True)
+        self._start(f"{_OVERVIEW}{stack.case}", step, done, quiet=True, gives_way=True)
 
     def _read_results(self) -> None:
         project = self._session.project
