@@ -34,11 +34,12 @@ from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfi
 from napari_pancluster.core.pipeline.exporting import export, open_content
 from napari_pancluster.core.pipeline.mapping import map_clusters, select_clusters
 from napari_pancluster.core.pipeline.opening import open_stack
-from napari_pancluster.core.pipeline.registering import register, through
+from napari_pancluster.core.pipeline.registering import register
 from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.synth import synthesise
+from napari_pancluster.core.transfer import Transfer
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 LIMITS = {"ari": 0.75, "covered": 0.90, "registration_px": 12.0, "nmi": 0.50}
@@ -90,8 +91,7 @@ def point_errors(project: Project, table: Path) -> dict[str, NDArray[np.float64]
             np.array([[float(r[y]), float(r[x])] for r in mine])
             for y, x in (("reference_y", "reference_x"), ("y", "x"))
         )
-        a, b = stack.stain(stack.reference).slide.um_per_px, stain.slide.um_per_px
-        mapped = through(stack, stack.reference, stain.name, fixed * a) / b
+        mapped = Transfer.between(stack, stack.reference, stain.name).px(fixed)
         errors[stain.name] = np.hypot(*(mapped - moving).T)
     return errors
 

@@ -166,6 +166,42 @@ def points(options: Options, reporter: Reporter) -> Result:
     )
 
 
+def transfer(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline.carrying import transfer_file
+
+    task = transfer_file(
+        _open(options),
+        case=options.case,
+        from_=options.from_,
+        to=options.to,
+        source=Path(options.source),
+        target=Path(options.target),
+    )
+    return reporter.drive(task)
+
+
+def transforms(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline.carrying import export_transforms
+
+    cases = [options.case] if options.case else []
+    task = export_transforms(_open(options), Path(options.out), cases)
+    return {"files": reporter.drive(task)}
+
+
+def warp(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline.carrying import warp_slides
+
+    task = warp_slides(
+        _open(options),
+        Path(options.out),
+        cases=[options.case] if options.case else [],
+        stains=options.stain,
+        format=options.format,
+        mpp=options.mpp,
+    )
+    return {"files": reporter.drive(task)}
+
+
 def train(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.pipeline.training import train_network
 

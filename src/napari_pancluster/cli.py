@@ -195,6 +195,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source", metavar="IN.csv", help="columns x,y in level-0 px")
     sub.add_argument("target", metavar="OUT.csv")
 
+    sub = command(
+        "transfer",
+        _commands.transfer,
+        "carry annotations or labels from one stain's slide to another's",
+    )
+    sub.add_argument("--case", required=True)
+    sub.add_argument("--from", dest="from_", required=True, metavar="STAIN")
+    sub.add_argument("--to", required=True, metavar="STAIN")
+    sub.add_argument("source", metavar="IN", help="GeoJSON as QuPath writes it, or a label image")
+    sub.add_argument("target", metavar="OUT")
+
+    sub = command("transforms", _commands.transforms, "write the registrations for ITK")
+    sub.add_argument("out", metavar="OUT", help="folder for the .h5 files, a .json beside each")
+    sub.add_argument("--case", help="only this case")
+
+    sub = command("warp", _commands.warp, "write registered slides in the frame of the reference")
+    sub.add_argument("out", metavar="OUT", help="folder for the slides")
+    sub.add_argument("--case", help="only this case")
+    sub.add_argument("--stain", action="append", default=[], help="only this stain; repeatable")
+    sub.add_argument("--format", choices=["ome-tiff", "ome-zarr"], default="ome-tiff")
+    sub.add_argument("--mpp", type=float, help="µm/px (default: the coarser of the two slides')")
+
     sub = command("train", _commands.train, "train the autoencoder and the clustering together")
     _add_fields(sub, TrainConfig)
     sub.add_argument("--resume", action="store_true", help="go on with the newest interrupted run")

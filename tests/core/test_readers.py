@@ -541,3 +541,12 @@ def test_a_scale_without_a_unit_is_no_pixel_size(tmp_path: Path) -> None:
         axis.pop("unit", None)
     (path / "zarr.json").write_text(json.dumps(document))
     assert open_slide(path).mpp is None
+
+
+def test_exactly_one_micrometre_a_pixel_is_a_pixel_size(tmp_path: Path) -> None:
+    path = ome_zarr(version="0.5")(tmp_path)
+    document = json.loads((path / "zarr.json").read_text())
+    for dataset in document["attributes"]["ome"]["multiscales"][0]["datasets"]:
+        dataset["coordinateTransformations"][0]["scale"] = [1.0, 1.0, 1.0]
+    (path / "zarr.json").write_text(json.dumps(document))
+    assert open_slide(path).mpp == 1.0

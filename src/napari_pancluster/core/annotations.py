@@ -53,7 +53,7 @@ def read_annotations(path: str | Path, shape: tuple[int, int]) -> tuple[Annotati
         lies wholly outside the slide.
     """
     path = Path(path)
-    features = _features(_parsed(path), path)
+    features = read_features(path)
     areas = tuple(a for n, f in enumerate(features, 1) for a in _areas_of(n, f, path))
     if not areas:
         raise InputError(
@@ -113,6 +113,17 @@ def _span(low: float, high: float, step: float, count: int) -> slice:
     """Return the cells along an axis that an extent in level-0 px may touch."""
     first, last = np.clip([np.floor(low / step), np.ceil(high / step)], 0, count)
     return slice(int(first), int(last))
+
+
+def read_features(path: Path) -> list[dict[str, Any]]:
+    """Read the features of a GeoJSON file as they stand there, in any of QuPath's three forms.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is too large, or holds something else.
+    """
+    return _features(_parsed(path), path)
 
 
 def _parsed(path: Path) -> object:

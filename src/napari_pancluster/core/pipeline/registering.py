@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.config import RegisterConfig
-from napari_pancluster.core.errors import InputError, ProjectError
+from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.pipeline.opening import (
     atomic,
     make_overviews,
@@ -24,8 +23,8 @@ from napari_pancluster.core.pipeline.opening import (
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import CaseRecord, Project
 from napari_pancluster.core.registration import read_landmarks, register_pair
-from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain
+from napari_pancluster.core.transfer import Transfer
 
 
 @atomic
@@ -115,15 +114,13 @@ def map_points(
 
     Rows keep their order and their other columns; no coordinate is ever missing.
     """
-    stack = open_stack(project, project.case(case))
+    way = Transfer.between(open_stack(project, project.case(case)), from_, to)
     rows, columns = _read_rows(source)
-    a, b = stack.stain(from_).slide, stack.stain(to).slide
     xy = np.array(
         [[_number(row, c, source, n) for c in "xy"] for n, row in enumerate(rows, 2)], np.float64
     )
-    points = xy.reshape(-1, 2)[:, ::-1] * a.um_per_px_yx
-    mapped = through(stack, from_, to, points) / b.um_per_px_yx
-    height, width = b.shape
+    mapped = way.px(xy.reshape(-1, 2)[:, ::-1])
+    height, width = way.target.shape
     outside = ((mapped < 0) | (mapped > [height, width])).any(axis=1)
     try:
         with target.open("w", newline="", encoding="utf-8") as file:
@@ -136,20 +133,6 @@ def map_points(
             f"{target} cannot be written ({error.strerror}). Choose another file."
         ) from error
     return {"n": len(rows), "outside": int(outside.sum())}
-
-
-def through(
-    stack: SlideStack, from_: str, to: str, points: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Map points (N, 2), row and col in µm, from one stain's slide to another's."""
-    back, onward = stack.transform(from_), stack.transform(to)
-    for name, transform in ((from_, back), (to, onward)):
-        if transform is None:
-            raise ProjectError(
-                f"{name} of case {stack.case} is not registered. Run register first."
-            )
-    assert back is not None and onward is not None
-    return onward.to_moving(back.to_fixed(points))
 
 
 def _read_rows(source: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -295,7 +295,7 @@ def _scale(multiscale: dict[str, Any], axes: list[str]) -> list[float] | None:
         if transform.get("type") == "scale":
             total = [a * float(b) for a, b in zip(total, transform["scale"], strict=True)]
             found = True
-    return total if found and any(v != 1.0 for v in total) else None
+    return total if found else None
 
 
 def _omero(meta: dict[str, Any]) -> dict[str, Any]:
