@@ -156,27 +156,24 @@ def register(options: Options, reporter: Reporter) -> Result:
 def points(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.pipeline.registering import map_points
 
-    return map_points(
-        _open(options),
-        case=options.case,
-        from_=options.from_,
-        to=options.to,
-        source=Path(options.source),
-        target=Path(options.target),
-    )
+    return map_points(_open(options), **_between(options))
+
+
+def _between(options: Options) -> dict[str, Any]:
+    """Return what is carried, and from which stain's slide to which."""
+    return {
+        "case": options.case,
+        "from_": options.from_,
+        "to": options.to,
+        "source": Path(options.source),
+        "target": Path(options.target),
+    }
 
 
 def transfer(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.pipeline.carrying import transfer_file
 
-    task = transfer_file(
-        _open(options),
-        case=options.case,
-        from_=options.from_,
-        to=options.to,
-        source=Path(options.source),
-        target=Path(options.target),
-    )
+    task = transfer_file(_open(options), **_between(options))
     return reporter.drive(task)
 
 
