@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from drawing import texture, write_slide
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QInputDialog
 
 from napari_pancluster._widgets.slide_table import CASE, CHANNELS, MPP, REFERENCE, STAIN
 from napari_pancluster.core.cases import SlideEntry, make_cases
@@ -166,3 +167,22 @@ def test_channels_of_a_fluorescence_slide_are_chosen_in_the_table(
     table.item(1, CHANNELS).setText("PanCK, DAPI")
     (case,) = make_cases(main.slides.entries())
     assert case.stains[1].picked == (3, 0, 0)
+
+
+def test_a_line_drawn_on_a_slide_asks_for_its_length_and_leaves_the_layer_for_the_next(
+    opened: Any, wait: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = iter([(100.0, True), (0.0, False), (40.0, True)])
+    monkeypatch.setattr(QInputDialog, "getDouble", lambda *_: next(lengths))
+    viewer = opened._viewer
+    opened.table.selectRow(1)
+    for wanted in ("0.5", "0.5", "0.2"):
+        opened.calibration.start_line()
+        layer = viewer.layers["Line of known length"]
+        assert viewer.layers.selection.active == layer
+        # 50 units of the slide on top, whose pixels are 0.25.
+        layer.add(np.array([[10.0, 10.0], [10.0, 60.0]]), shape_type="line")
+        wait(lambda layer=layer: len(layer.data) == 0)
+        assert opened.lines[1].mpp == wanted
+        # Neither removed nor hidden (napari would crash), and a click is a click again.
+        assert layer.visible and viewer.layers.selection.active != layer

@@ -79,8 +79,12 @@ class CalibrationBar(QWidget):
     def _ask(self, line: np.ndarray) -> None:
         if self._layer is None:
             return
-        self._viewer.layers.remove(self._layer)
-        self._layer = None
+        # Emptied, and neither removed nor hidden: napari 0.9.2 crashes in OpenGL at the first drawing
+        # after a Shapes layer went, or after another layer went from under a hidden one.
+        with self._layer.events.data.blocker(self._on_line):
+            self._layer.data = []
+        self._layer.mode = "pan_zoom"
+        self._viewer.layers.selection.active = self._slide_shown()
         length, ok = QInputDialog.getDouble(
             self, "Known length", "Length of the line in µm:", 100.0, 0.001, _LONGEST_UM, 3
         )

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSlider, QVBoxLayout,
 
 from napari_pancluster import _layers
 from napari_pancluster._session import Session
+from napari_pancluster._widgets.removing import remove_layers
 
 _OFF, _BLINK = "off", "Blink"
 _BLINK_MS = 700
@@ -109,9 +110,8 @@ class CompareBox(QWidget):
         if self._timer.isActive():
             self._timer.stop()
             self._show_moving(on=False)
-        layer = self.layer
-        if layer is not None:
-            self._viewer.layers.remove(layer)
+        if self.layer is not None:
+            remove_layers(self._viewer, [self.layer])
         self._comparison = None
 
     def _on_curtain(self, value: int) -> None:

@@ -13,6 +13,7 @@ from napari_pancluster import _layers
 from napari_pancluster._session import Session
 from napari_pancluster._widgets.loader import Loader
 from napari_pancluster._widgets.pictures import swatch
+from napari_pancluster._widgets.removing import remove_layers
 from napari_pancluster.core.errors import PanclusterError
 
 if TYPE_CHECKING:
@@ -128,6 +129,5 @@ class DyesBox(QWidget):
             self.complained.emit(str(error))
             return
         facts = data[1]["metadata"]
-        for layer in [x for x in self._viewer.layers if x.metadata == facts]:
-            self._viewer.layers.remove(layer)
+        remove_layers(self._viewer, [x for x in self._viewer.layers if x.metadata == facts])
         self._viewer.add_layer(Layer.create(*data))

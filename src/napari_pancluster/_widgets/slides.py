@@ -26,6 +26,7 @@ from napari_pancluster._session import Session
 from napari_pancluster._widgets.calibration import CalibrationBar
 from napari_pancluster._widgets.dyes import DyesBox
 from napari_pancluster._widgets.loader import Loader
+from napari_pancluster._widgets.removing import remove_layers
 from napari_pancluster._widgets.slide_table import MPP, SlideLine, SlideTable
 from napari_pancluster._widgets.tissue_box import TissueBox
 from napari_pancluster._widgets.work import Work
@@ -285,9 +286,8 @@ class SlidesPanel(QWidget):
             self.complained.emit("Click the slide to remove in the table first.")
             return
         path = str(self.lines[row].path)
-        layers = self._viewer.layers
-        for layer in [x for x in layers if x.metadata.get("path") == path]:
-            layers.remove(layer)
+        layers = [x for x in self._viewer.layers if x.metadata.get("path") == path]
+        remove_layers(self._viewer, layers)
 
     def _on_measured(self, mpp: str) -> None:
         """Take a pixel size for the lit slide, or for all where none is lit."""

@@ -19,6 +19,7 @@ from napari_pancluster._layers import TISSUE_IN, TISSUE_OUT
 from napari_pancluster._session import Session
 from napari_pancluster._widgets.forms import Form
 from napari_pancluster._widgets.loader import Loader
+from napari_pancluster._widgets.removing import remove_layers
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import TissueConfig
 from napari_pancluster.core.errors import PanclusterError
@@ -153,7 +154,7 @@ class TissueBox(QWidget):
 
     def _drop(self) -> None:
         if self.layer is not None:
-            self._viewer.layers.remove(self.layer)
+            remove_layers(self._viewer, [self.layer])
         self._found = None
 
     def _on_stack(self) -> None:
