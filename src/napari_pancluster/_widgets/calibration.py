@@ -79,8 +79,8 @@ class CalibrationBar(QWidget):
     def _ask(self, line: np.ndarray) -> None:
         if self._layer is None:
             return
-        # Emptied, and neither removed nor hidden: napari 0.9.2 crashes in OpenGL at the first drawing
-        # after a Shapes layer went, or after another layer went from under a hidden one.
+        # Emptied, and neither removed nor hidden: napari 0.9.2 crashes in OpenGL at the first
+        # drawing after a Shapes layer went, or after another layer went from under a hidden one.
         with self._layer.events.data.blocker(self._on_line):
             self._layer.data = []
         self._layer.mode = "pan_zoom"
