@@ -182,3 +182,9 @@ def test_a_pixel_size_may_be_an_objective(text: str, mpp: float, islands: Path) 
 def test_a_pixel_size_that_cannot_be_is_refused(text: str, islands: Path) -> None:
     with pytest.raises(InputError, match="20x"):
         make_cases([SlideEntry("case", "HE", islands, text)])
+
+
+def test_a_stain_of_one_case_is_read_as_it_was_scanned(islands: Path, two_tissues: Path) -> None:
+    entries = [SlideEntry("one", "HE", islands), SlideEntry("one", "PAS", two_tissues)]
+    (case,) = make_cases(entries)
+    assert [s.gain for s in case.stains] == [1.0, 1.0]

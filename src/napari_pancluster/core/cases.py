@@ -164,7 +164,28 @@ def make_cases(
         by_case.setdefault(entry.case, []).append(entry)
     if not by_case:
         raise InputError("No slide was given. Pass --slide STAIN=PATH or --sheet slides.csv.")
-    return tuple(_make_case(name, group, uncalibrated, nominal) for name, group in by_case.items())
+    cases = [_make_case(name, group, uncalibrated, nominal) for name, group in by_case.items()]
+    return _with_relative_gains(cases)
+
+
+def _with_relative_gains(cases: list[CaseRecord]) -> tuple[CaseRecord, ...]:
+    """Return the cases with gains that bring the slides of a stain to their own common strength.
+
+    Not to a strength for all: densities are stored up to a limit, and a strong stain must not be
+    driven over it. A stain that only one case has is left as it is.
+    """
+    logs: dict[str, list[float]] = {}
+    for stain in (s for case in cases for s in case.stains):
+        logs.setdefault(stain.name, []).append(float(np.log(stain.gain)))
+    common = {name: float(np.exp(np.mean(found))) for name, found in logs.items()}
+    changed = []
+    for case in cases:
+        stains = tuple(
+            s.model_copy(update={"gain": s.gain / common[s.name] if len(logs[s.name]) > 1 else 1.0})
+            for s in case.stains
+        )
+        changed.append(case.model_copy(update={"stains": stains}))
+    return tuple(changed)
 
 
 def _make_case(name: str, group: list[SlideEntry], uncalibrated: bool, nominal: bool) -> CaseRecord:
