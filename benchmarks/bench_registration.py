@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tables import show
 
 from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.progress import run
@@ -128,20 +129,6 @@ def _trust_row(data: Path, fixed: tuple[str, str], moving: tuple[str, str]) -> d
         "seconds": round(report.seconds, 1),
         "reason": report.reason,
     }
-
-
-def show(rows: list[dict[str, object]]) -> None:
-    """Print rows as a table."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(c), *(len(r[i]) for r in cells)) for i, c in enumerate(columns)]
-    for line in (columns, *cells):
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)))
-    print()
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str("" if value is None else value)
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from PIL import Image
 from skimage.color import rgb2gray
 from skimage.filters import threshold_otsu
 from skimage.segmentation import find_boundaries
+from tables import show
 
 from napari_pancluster.core.config import SynthConfig, TissueConfig
 from napari_pancluster.core.progress import run
@@ -163,20 +164,6 @@ def outlined(slide: Slide, mask: NDArray[np.bool_]) -> Image.Image:
     ]
     rgb[find_boundaries(mask[np.ix_(*at)])] = (0, 200, 0)
     return Image.fromarray(rgb)
-
-
-def show(rows: Rows) -> None:
-    """Print rows as a table."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(c), *(len(r[i]) for r in cells)) for i, c in enumerate(columns)]
-    for line in (columns, *cells):
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)))
-    print()
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str("" if value is None else value)
 
 
 def main() -> int:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pancluster.core.palette import rgb
+
 if TYPE_CHECKING:
     # A slide is opened and shown without scipy and scikit-image.
     from napari_pancluster.core.comparing import Comparison
@@ -40,11 +42,11 @@ def slide_layer(slide: Slide, name: str, **metadata: Any) -> LayerData:
     One that is not RGB becomes a layer a channel, which only napari's own reading understands.
     """
     size = slide.mpp if slide.mpp is not None else 1.0
-    rgb = slide.facts.rgb
+    coloured = slide.facts.rgb
     options = {
-        "name": name if rgb else _channel_layer_names(slide, name),
+        "name": name if coloured else _channel_layer_names(slide, name),
         "multiscale": True,
-        **({"rgb": True} if rgb else {"channel_axis": 2, "blending": "additive"}),
+        **({"rgb": True} if coloured else {"channel_axis": 2, "blending": "additive"}),
         # napari's own dask cache doubles the memory of a slide.
         "cache": False,
         "metadata": {
@@ -56,7 +58,7 @@ def slide_layer(slide: Slide, name: str, **metadata: Any) -> LayerData:
         },
         **_place(size, 0.0, "um" if slide.mpp is not None else "pixel", slide.oblong),
     }
-    return list(slide.shown if rgb else slide.data), options, "image"
+    return list(slide.shown if coloured else slide.data), options, "image"
 
 
 def _channel_layer_names(slide: Slide, name: str) -> list[str]:
@@ -93,10 +95,9 @@ def _own_layer(stack: SlideStack, stain: Stain, name: str, *, cache_mb: int) -> 
     facts: dict[str, Any] = {"stain": stain.name, "case": stack.case}
     if stain.slide.facts.rgb:
         return slide_layer(stain.slide, name, **facts)
-    alone = replace(stack, reference=stain.name, transforms={})
     unit = "um" if stain.slide.mpp is not None else "pixel"
     calibrated = stain.with_mpp(stain.slide.mpp or 1.0)
-    alone = replace(alone, stains=(calibrated,))
+    alone = replace(stack, reference=stain.name, stains=(calibrated,), transforms={})
     return _computed_layer(alone, stain.name, calibrated.slide, name, unit=unit, cache_mb=cache_mb)
 
 
@@ -105,15 +106,17 @@ def _computed_layer(
 ) -> LayerData:
     """Return a stain in the frame of the reference, computed block by block."""
     mpp, levels = stack.pyramid(stain, cache_mb=cache_mb)
-    options = {
-        "name": name,
-        "multiscale": True,
-        "rgb": True,
-        "cache": False,
-        "metadata": {"pancluster": SLIDE, "stain": stain, "case": stack.case},
-        **_place(mpp, (mpp - reference.um_per_px) / 2, unit),
-    }
-    return list(levels), options, "image"
+    facts = {"pancluster": SLIDE, "stain": stain, "case": stack.case}
+    options = {"name": name, "rgb": True, "metadata": facts}
+    return _computed(levels, mpp, reference, options, unit=unit)
+
+
+def _computed(
+    levels: Sequence[Any], mpp: float, reference: Slide, options: dict[str, Any], *, unit: str
+) -> LayerData:
+    """Return a lazy pyramid in the frame of the reference, starting at its corner."""
+    shared = {"multiscale": True, "cache": False, **_over(mpp, reference, unit)}
+    return list(levels), {**shared, **options}, "image"
 
 
 def map_layer(
@@ -153,16 +156,13 @@ def dye_layer(
     dye, colour = vectors.names[index], vectors.colour(index)
     options = {
         "name": f"{stain} · {dye}",
-        "multiscale": True,
         "rgb": False,
-        "cache": False,
         "contrast_limits": (0.0, _FULL_DYE),
-        "colormap": ([[1.0, 1.0, 1.0], [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]]),
+        "colormap": [[1.0, 1.0, 1.0], [v / 255 for v in rgb(colour)]],
         "metadata": {"pancluster": DYE, "stain": stain, "dye": dye, "case": stack.case},
-        **_place(mpp, (mpp - reference.um_per_px) / 2, unit),
     }
     component = component_pyramid(stack.stain(stain), vectors, index, levels=levels)
-    return list(component), options, "image"
+    return _computed(component, mpp, reference, options, unit=unit)
 
 
 def compare_layer(
@@ -170,15 +170,9 @@ def compare_layer(
 ) -> LayerData:
     """Return two stains in one picture, computed block by block."""
     reference = stack.stain(stack.reference).slide
-    options = {
-        "name": f"{stack.reference} and {moving}",
-        "multiscale": True,
-        "rgb": True,
-        "cache": False,
-        "metadata": {"pancluster": COMPARE, "stain": moving, "case": stack.case},
-        **_place(comparison.mpp, (comparison.mpp - reference.um_per_px) / 2, unit),
-    }
-    return list(comparison.levels), options, "image"
+    facts = {"pancluster": COMPARE, "stain": moving, "case": stack.case}
+    options = {"name": f"{stack.reference} and {moving}", "rgb": True, "metadata": facts}
+    return _computed(comparison.levels, comparison.mpp, reference, options, unit=unit)
 
 
 def tissue_layer(mask: NDArray[np.uint8], mpp: float, reference: Slide, *, unit: str) -> LayerData:
@@ -187,7 +181,7 @@ def tissue_layer(mask: NDArray[np.uint8], mpp: float, reference: Slide, *, unit:
         "name": "Tissue (paint me)",
         "opacity": 0.45,
         "metadata": {"pancluster": TISSUE},
-        **_place(mpp, (mpp - reference.um_per_px) / 2, unit),
+        **_over(mpp, reference, unit),
     }
     return mask, options, "labels"
 
@@ -241,7 +235,12 @@ def cell_at(world: Sequence[float], grid: PatchGrid, reference: Slide) -> tuple[
 
 
 def _place_cells(grid: PatchGrid, reference: Slide, unit: str) -> dict[str, Any]:
-    return _place(grid.cell_um, (grid.cell_um - reference.um_per_px) / 2, unit)
+    return _over(grid.cell_um, reference, unit)
+
+
+def _over(pixel: float, reference: Slide, unit: str) -> dict[str, Any]:
+    """Return where pixels lie that start at the corner of the reference slide."""
+    return _place(pixel, (pixel - reference.um_per_px) / 2, unit)
 
 
 def _place(pixel: float, offset: float, unit: str, oblong: float = 1.0) -> dict[str, Any]:

@@ -189,9 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", help="JSON file of registration options")
 
     sub = command("points", _commands.points, "map points of one stain's slide into another's")
-    sub.add_argument("--case", required=True)
-    sub.add_argument("--from", dest="from_", required=True, metavar="STAIN")
-    sub.add_argument("--to", required=True, metavar="STAIN")
+    _add_between(sub)
     sub.add_argument("source", metavar="IN.csv", help="columns x,y in level-0 px")
     sub.add_argument("target", metavar="OUT.csv")
 
@@ -200,9 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         _commands.transfer,
         "carry annotations or labels from one stain's slide to another's",
     )
-    sub.add_argument("--case", required=True)
-    sub.add_argument("--from", dest="from_", required=True, metavar="STAIN")
-    sub.add_argument("--to", required=True, metavar="STAIN")
+    _add_between(sub)
     sub.add_argument("source", metavar="IN", help="GeoJSON as QuPath writes it, or a label image")
     sub.add_argument("target", metavar="OUT")
 
@@ -271,6 +267,13 @@ def _add_fields(
             metavar=_metavar(info),
             help=f"{description}{default}".replace("%", "%%"),
         )
+
+
+def _add_between(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say from which stain's slide to which something is carried."""
+    parser.add_argument("--case", required=True)
+    parser.add_argument("--from", dest="from_", required=True, metavar="STAIN")
+    parser.add_argument("--to", required=True, metavar="STAIN")
 
 
 def _types(info: FieldInfo) -> tuple[list[type], list[object]]:

@@ -58,3 +58,20 @@ def test_what_is_forgotten_is_not_read(loader: Loader, wait: Any) -> None:
     gate.set()
     wait(lambda: not loader.busy)
     assert read == []
+
+
+def test_after_closing_nothing_is_delivered_or_asked(loader: Loader, wait: Any, qtbot: Any) -> None:
+    gate, delivered = threading.Event(), []
+
+    def deliver(result: object) -> None:
+        # What a panel does when its own answer makes it ask again.
+        delivered.append(result)
+        loader.ask(lambda: 2, delivered.append)
+
+    loader.ask(lambda: gate.wait(10), deliver)
+    gate.set()
+    loader.close()  # waits for the thread; its answer is still on its way to this one
+    qtbot.wait(50)
+    loader.ask(lambda: 3, delivered.append)
+    qtbot.wait(50)
+    assert delivered == []

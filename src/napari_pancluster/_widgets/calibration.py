@@ -11,6 +11,7 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QInputDialog, QLabel, QPushButton, QWidget
 
 from napari_pancluster import _layers
+from napari_pancluster._widgets.own_layers import tagged
 
 _POWERS = ("40x", "20x", "10x", "5x")
 _LAYER = "Line of known length"
@@ -53,7 +54,7 @@ class CalibrationBar(QWidget):
 
     def start_line(self) -> None:
         """Make ready for the user to draw."""
-        slides = [x for x in self._viewer.layers if x.metadata.get("pancluster") == _layers.SLIDE]
+        slides = tagged(self._viewer, _layers.SLIDE)
         if not slides:
             self.complained.emit("Open a slide first, then draw a line on it.")
             return
@@ -103,5 +104,5 @@ class CalibrationBar(QWidget):
         self.measured.emit(f"{length_um / across:.6g}")
 
     def _slide_shown(self) -> Any:
-        slides = [x for x in self._viewer.layers if x.metadata.get("pancluster") == _layers.SLIDE]
+        slides = tagged(self._viewer, _layers.SLIDE)
         return next((x for x in reversed(slides) if x.visible), slides[-1])

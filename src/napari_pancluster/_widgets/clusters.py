@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
-    QPushButton,
     QSlider,
     QSpinBox,
     QTableWidget,
@@ -28,6 +27,7 @@ from napari_pancluster._session import PICKS, Session
 from napari_pancluster._widgets.patches import Gallery
 from napari_pancluster._widgets.pictures import swatch
 from napari_pancluster._widgets.plots import IndexPlot
+from napari_pancluster._widgets.rows import push_button
 from napari_pancluster._widgets.tissue import TissueView
 from napari_pancluster.core.edits import Hide, Merge, Recolour, Rename
 from napari_pancluster.core.errors import InputError
@@ -206,12 +206,16 @@ class ClustersPanel(QWidget):
         self._state.setWordWrap(True)
         self._why = QLabel()
         self._why.setWordWrap(True)
-        self._undo = _push("Undo", "Take back the last change or selection (Ctrl+Z).")
-        self._redo = _push("Redo", "Do again what was taken back (Ctrl+Shift+Z).")
-        self._rename = _push("Rename", "Give the lit cluster another name (or double-click it).")
-        self._recolour = _push("Colour …", "Give the lit cluster another colour.")
-        self._merge = _push("Merge", "Make the lit clusters one; Ctrl-click to light several.")
-        self._density = _push("Density", "Add a layer with the density of the lit cluster.")
+        self._undo = push_button("Undo", "Take back the last change or selection (Ctrl+Z).")
+        self._redo = push_button("Redo", "Do again what was taken back (Ctrl+Shift+Z).")
+        self._rename = push_button(
+            "Rename", "Give the lit cluster another name (or double-click it)."
+        )
+        self._recolour = push_button("Colour …", "Give the lit cluster another colour.")
+        self._merge = push_button(
+            "Merge", "Make the lit clusters one; Ctrl-click to light several."
+        )
+        self._density = push_button("Density", "Add a layer with the density of the lit cluster.")
         self._build()
         self._connect()
         self._on_results()
@@ -273,7 +277,7 @@ class ClustersPanel(QWidget):
         label = QLabel("A click selects the")
         label.setBuddy(pick)
         pick.setAccessibleName("A click selects the")
-        outline = _push("Outline tissue", "Draw around tissue in the viewer to select it.")
+        outline = push_button("Outline tissue", "Draw around tissue in the viewer to select it.")
         outline.clicked.connect(self._tissue.start_outlining)
         line.addWidget(label)
         line.addWidget(pick)
@@ -292,9 +296,11 @@ class ClustersPanel(QWidget):
         opacity.setToolTip("How strongly the clusters cover the tissue.")
         opacity.setAccessibleName("Opacity of the map")
         opacity.valueChanged.connect(lambda value: self._tissue.set_opacity(value / 100))
-        hide = _push("Hide map", "Hide the clusters, or show them again (key H in the viewer).")
+        hide = push_button(
+            "Hide map", "Hide the clusters, or show them again (key H in the viewer)."
+        )
         hide.clicked.connect(self._tissue.toggle_map)
-        scatter = _push("Scatter", "Bring the scatter back if it was closed.")
+        scatter = push_button("Scatter", "Bring the scatter back if it was closed.")
         scatter.clicked.connect(self.scatter_wanted)
         for widget in (outlines, QLabel("Opacity"), opacity, hide, scatter):
             line.addWidget(widget)
@@ -363,9 +369,3 @@ class ClustersPanel(QWidget):
             button.setEnabled(len(lit) == 1)
         self._density.setEnabled(bool(lit))
         self.gallery.show_label(lit[0] if len(lit) == 1 else None)
-
-
-def _push(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button

@@ -7,11 +7,13 @@ from typing import Any
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSlider, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QSlider, QVBoxLayout, QWidget
 
 from napari_pancluster import _layers
 from napari_pancluster._session import Session
-from napari_pancluster._widgets.removing import remove_layers
+from napari_pancluster._widgets.own_layers import newest, remove_layers, tagged
+from napari_pancluster._widgets.rows import labelled_rows
+from napari_pancluster.core.comparing import Comparison, Mode
 
 _OFF, _BLINK = "off", "Blink"
 _BLINK_MS = 700
@@ -33,7 +35,7 @@ class CompareBox(QWidget):
         super().__init__()
         self._viewer, self._session = viewer, session
         self.stain, self.mode, self.curtain = QComboBox(), QComboBox(), QSlider()
-        self._comparison: Any = None
+        self._comparison: Comparison | None = None
         self._hint = QLabel()
         self._hint.setWordWrap(True)
         self._timer = QTimer(self)
@@ -52,29 +54,31 @@ class CompareBox(QWidget):
         self._session.stack_changed.disconnect(self._on_stack)
 
     def _build(self) -> None:
-        self.mode.addItems([_OFF, "Two colours", "Checkerboard", "Curtain", _BLINK])
+        self.mode.addItems([_OFF, *Mode, _BLINK])
         self.curtain.setOrientation(Qt.Orientation.Horizontal)
         self.curtain.setRange(0, _STEPS)
         self.curtain.setValue(_STEPS // 2)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        form = QFormLayout()
-        for label, widget, tip in (
-            ("Compare", self.stain, "The registered stain to compare with the reference."),
-            ("as", self.mode, "How both share one picture."),
-            ("Curtain", self.curtain, "Left of it the reference, right of it the other stain."),
-        ):
-            widget.setToolTip(tip)
-            widget.setAccessibleName(label)
-            form.addRow(label, widget)
-        layout.addLayout(form)
+        layout.addLayout(
+            labelled_rows(
+                (
+                    ("Compare", self.stain, "The registered stain to compare with the reference."),
+                    ("as", self.mode, "How both share one picture."),
+                    (
+                        "Curtain",
+                        self.curtain,
+                        "Left of it the reference, right of it the other stain.",
+                    ),
+                )
+            )
+        )
         layout.addWidget(self._hint)
 
     @property
     def layer(self) -> Image | None:
         """The layer of the comparison, while there is one."""
-        tagged = [x for x in self._viewer.layers if x.metadata.get("pancluster") == _layers.COMPARE]
-        return tagged[-1] if tagged else None
+        return newest(self._viewer, _layers.COMPARE)
 
     def _on_stack(self) -> None:
         stack = self._session.stack
@@ -89,7 +93,7 @@ class CompareBox(QWidget):
         """Show the comparison that is chosen."""
         self._stop()
         stack, name, mode = self._session.stack, self.stain.currentText(), self.mode.currentText()
-        self.curtain.setEnabled(mode == "Curtain")
+        self.curtain.setEnabled(mode == Mode.CURTAIN)
         self._hint.setText("")
         if stack is None or not name or mode == _OFF:
             return
@@ -97,11 +101,9 @@ class CompareBox(QWidget):
             self._hint.setText(f"{stack.reference} and {name} in turns.")
             self._timer.start()
             return
-        from napari_pancluster.core.comparing import Comparison, Mode
-
         self._comparison = Comparison(stack, name, Mode(mode))
         self._comparison.split = self.curtain.value() / _STEPS
-        if mode == "Two colours":
+        if mode == Mode.OVERLAY:
             self._hint.setText(f"Blue: {stack.reference} alone. Orange: {name} alone. Dark: both.")
         data = _layers.compare_layer(stack, self._comparison, name, unit=self._session.unit)
         self._viewer.add_layer(Layer.create(*data))
@@ -131,13 +133,11 @@ class CompareBox(QWidget):
             return
         reference = self._session.stack.reference if self._session.stack else ""
         layer.visible = on
-        for other in self._slides():
+        for other in tagged(self._viewer, _layers.SLIDE):
             if other.metadata.get("stain") == reference:
                 other.visible = not on
 
     def _moving_layer(self) -> Any:
         name = self.stain.currentText()
-        return next((x for x in self._slides() if x.metadata.get("stain") == name), None)
-
-    def _slides(self) -> list[Any]:
-        return [x for x in self._viewer.layers if x.metadata.get("pancluster") == _layers.SLIDE]
+        slides = tagged(self._viewer, _layers.SLIDE)
+        return next((x for x in slides if x.metadata.get("stain") == name), None)

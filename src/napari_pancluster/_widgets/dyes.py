@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_pancluster import _layers
 from napari_pancluster._session import Session
 from napari_pancluster._widgets.loader import Loader
+from napari_pancluster._widgets.own_layers import remove_layers, tagged
 from napari_pancluster._widgets.pictures import swatch
-from napari_pancluster._widgets.removing import remove_layers
+from napari_pancluster._widgets.rows import labelled_rows, push_button
 from napari_pancluster.core.errors import PanclusterError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class DyesBox(QWidget):
         super().__init__()
         self._viewer, self._session = viewer, session
         self.vectors: StainVectors | None = None
+        self._shown: SlideStack | None = None
         self.loader = Loader(self)
         self.stain, self.kind, self.source = QComboBox(), QComboBox(), QComboBox()
         self.source.addItems([_PUBLISHED, _MEASURED])
@@ -57,20 +60,16 @@ class DyesBox(QWidget):
     def _build(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        form = QFormLayout()
-        for label, box, tip in (
-            ("Stain", self.stain, "The slide to take apart."),
-            ("Dyes", self.kind, "What it was stained with."),
-            (
-                "Colours",
-                self.source,
-                "Published stain vectors, or measured on the slide's own tissue (Macenko 2009).",
-            ),
-        ):
-            box.setToolTip(tip)
-            box.setAccessibleName(label)
-            form.addRow(label, box)
-        layout.addLayout(form)
+        vectors = "Published stain vectors, or measured on the slide's own tissue (Macenko 2009)."
+        layout.addLayout(
+            labelled_rows(
+                (
+                    ("Stain", self.stain, "The slide to take apart."),
+                    ("Dyes", self.kind, "What it was stained with."),
+                    ("Colours", self.source, vectors),
+                )
+            )
+        )
         layout.addLayout(self._swatches)
 
     def _on_stack(self) -> None:
@@ -81,6 +80,10 @@ class DyesBox(QWidget):
             self.kind.addItems(list(STANDARD))
         names = stack.registered if stack is not None else ()
         rgb = [n for n in names if stack is not None and stack.stain(n).slide.facts.rgb]
+        if stack is not self._shown:
+            # A dye of another case, or of the stains as they lay before, would lie on no tissue.
+            remove_layers(self._viewer, tagged(self._viewer, _layers.DYE))
+            self._shown = stack
         self.stain.clear()
         self.stain.addItems(rgb)
         self.setEnabled(bool(rgb))
@@ -111,9 +114,9 @@ class DyesBox(QWidget):
             self._swatches.takeAt(0).widget().deleteLater()
         for index, dye in enumerate(vectors.names if vectors else ()):
             assert vectors is not None
-            button = QPushButton(swatch(vectors.colour(index), size=18), dye)
-            button.setToolTip(f"Add {dye} alone as a layer ({vectors.colour(index)}).")
-            button.clicked.connect(lambda _=False, n=index: self.add_layer(n))
+            tip = f"Add {dye} alone as a layer ({vectors.colour(index)})."
+            button = push_button(dye, tip, partial(self.add_layer, index))
+            button.setIcon(swatch(vectors.colour(index), size=18))
             self._swatches.addWidget(button)
 
     def add_layer(self, index: int) -> None:
@@ -129,5 +132,6 @@ class DyesBox(QWidget):
             self.complained.emit(str(error))
             return
         facts = data[1]["metadata"]
-        remove_layers(self._viewer, [x for x in self._viewer.layers if x.metadata == facts])
+        before = [x for x in tagged(self._viewer, _layers.DYE) if x.metadata == facts]
+        remove_layers(self._viewer, before)
         self._viewer.add_layer(Layer.create(*data))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, SpinBox
 from magicgui.widgets.bases import ValueWidget
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
 
+from napari_pancluster.core.errors import InputError
+
+Config = TypeVar("Config", bound=BaseModel)
 _AUTOMATIC = "automatic"
 _LARGEST = 1_000_000
 _SMALLEST_STEP = 1e-4
@@ -58,6 +61,24 @@ class Form:
             for w in self.container
             if isinstance(w, ValueWidget)
         }
+
+
+def read_config(model: type[Config], *forms: Form) -> Config:
+    """Return the config that the fields of some forms make.
+
+    Raises
+    ------
+    InputError
+        If they do not fit together.
+    """
+    given: dict[str, Any] = {}
+    for form in forms:
+        given |= form.given
+    try:
+        return model(**given)
+    except ValidationError as error:
+        text = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"{text}.") from error
 
 
 def _aligned(container: Container[Any]) -> QWidget:

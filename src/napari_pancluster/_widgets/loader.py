@@ -23,6 +23,7 @@ class Loader(QObject):
         super().__init__(parent)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pancluster-read")
         self._busy = False
+        self._closed = False
         self._next: _Request | None = None
         self._arrived.connect(self._deliver)
 
@@ -33,6 +34,8 @@ class Loader(QObject):
 
     def ask(self, read: Callable[[], Any], deliver: Callable[[Any], object]) -> None:
         """Call `read` in the thread, then `deliver` with its result in the window's thread."""
+        if self._closed:
+            return
         if self._busy:
             self._next = (read, deliver)
         else:
@@ -44,7 +47,8 @@ class Loader(QObject):
         self._next = None
 
     def close(self) -> None:
-        """Stop; what is being read is dropped."""
+        """Stop; what is being read is dropped, and nothing more is asked or delivered."""
+        self._closed = True
         self._next = None
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -58,6 +62,9 @@ class Loader(QObject):
 
     def _deliver(self, deliver: Callable[[Any], object], result: Any, error: str) -> None:
         self._busy = False
+        # A result that was on its way when the window closed: who asked may be gone.
+        if self._closed:
+            return
         if error:
             self.failed.emit(error)
         elif self._next is None:

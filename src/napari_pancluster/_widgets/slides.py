@@ -26,7 +26,8 @@ from napari_pancluster._session import Session
 from napari_pancluster._widgets.calibration import CalibrationBar
 from napari_pancluster._widgets.dyes import DyesBox
 from napari_pancluster._widgets.loader import Loader
-from napari_pancluster._widgets.removing import remove_layers
+from napari_pancluster._widgets.own_layers import remove_layers, tagged
+from napari_pancluster._widgets.rows import button_row
 from napari_pancluster._widgets.slide_table import MPP, SlideLine, SlideTable
 from napari_pancluster._widgets.tissue_box import TissueBox
 from napari_pancluster._widgets.work import Work
@@ -100,7 +101,7 @@ class SlidesPanel(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(self._what)
         layout.addLayout(
-            _line_of(
+            button_row(
                 ("Open slides …", "Choose slides, as many as you like.", self._on_open_slides),
                 ("Sample sheet …", "A CSV with case,stain,path,mpp,reference.", self._on_sheet),
                 ("Open project …", "A folder NAME.pancluster.", self._on_open_project),
@@ -118,7 +119,7 @@ class SlidesPanel(QWidget):
         tools = QVBoxLayout(self._tools)
         tools.setContentsMargins(0, 0, 0, 0)
         tools.addLayout(
-            _line_of(
+            button_row(
                 ("Up", "Move the lit slide up: the order of the sections.", lambda: self._move(-1)),
                 ("Down", "Move the lit slide down.", lambda: self._move(1)),
                 ("Remove", "Take the lit slide out. Its file stays.", self._on_remove),
@@ -216,10 +217,9 @@ class SlidesPanel(QWidget):
         """Return the loose slides, in the user's order and with what the user typed."""
         before = {line.path: line for line in self.lines}
         found: dict[Path, SlideLine] = {}
-        for layer in self._viewer.layers:
+        for layer in tagged(self._viewer, _layers.SLIDE):
             facts = layer.metadata
-            loose = "path" in facts and not facts.get("case")
-            if facts.get("pancluster") == _layers.SLIDE and loose:
+            if "path" in facts and not facts.get("case"):
                 path = Path(facts["path"])
                 found[path] = before.get(path) or _line_of_layer(layer.name, facts)
         order = {path: n for n, path in enumerate(before)}
@@ -366,16 +366,6 @@ class SlidesPanel(QWidget):
     def create(self, path: Path, entries: list[SlideEntry], *, nominal: bool) -> None:
         """Make the project and open it in the place of the loose slides."""
         self._work.create(path, entries, nominal=nominal)
-
-
-def _line_of(*buttons: tuple[str, str, Any]) -> QHBoxLayout:
-    line = QHBoxLayout()
-    for text, tip, call in buttons:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.clicked.connect(lambda _=False, call=call: call())
-        line.addWidget(button)
-    return line
 
 
 def _line_of_layer(name: str, facts: dict[str, Any]) -> SlideLine:

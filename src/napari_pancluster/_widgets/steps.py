@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from napari.viewer import Viewer
-from pydantic import ValidationError
 from qtpy.QtCore import Qt, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
@@ -17,7 +16,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
-    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -27,11 +25,13 @@ from superqt import QCollapsible
 
 from napari_pancluster._session import Session
 from napari_pancluster._widgets.compare_box import CompareBox
-from napari_pancluster._widgets.forms import Form
+from napari_pancluster._widgets.forms import Form, read_config
 from napari_pancluster._widgets.jobs import Jobs
 from napari_pancluster._widgets.plots import LossPlot
+from napari_pancluster._widgets.rows import push_button
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import MapConfig, RegisterConfig, TrainConfig
+from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.registering import registration_results
 from napari_pancluster.core.progress import Progress
@@ -88,12 +88,6 @@ class StepPanel(QWidget):
     def _build(self) -> None:
         raise NotImplementedError
 
-    def _button(self, text: str, tip: str, call: Any) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.clicked.connect(call)
-        return button
-
     def _add_form(self, form: Form) -> None:
         self._column.addWidget(form.native)
 
@@ -104,13 +98,10 @@ class StepPanel(QWidget):
 
     def _config(self, model: Any, *forms: Form) -> Any:
         """Return the config of the forms, or None after saying what is wrong with it."""
-        given: dict[str, Any] = {}
-        for form in forms:
-            given |= form.given
         try:
-            return model(**given)
-        except ValidationError as error:
-            self.complained.emit(error.errors()[0]["msg"].removeprefix("Value error, ") + ".")
+            return read_config(model, *forms)
+        except InputError as error:
+            self.complained.emit(str(error))
             return None
 
     @property
@@ -159,7 +150,7 @@ class RegisterPanel(StepPanel):
         self._add_form(self.form)
         self._add_more(self._more)
         tip = "Bring every stain into the frame of the reference: turn, flip, shear and bend it."
-        self._go = self._button("Register", tip, self._on_go)
+        self._go = push_button("Register", tip, self._on_go)
         self._column.addWidget(self._go)
         self.table = QTableWidget(0, len(_RESULT))
         self.table.setHorizontalHeaderLabels(_RESULT)
@@ -214,9 +205,9 @@ class TrainPanel(StepPanel):
         self._add_form(self.form)
         self._add_more(self._more)
         tip = "Train the network, judge every number of clusters, map the tissue, lay out the UMAP."
-        self._go = self._button("Train and map", tip, self._on_go)
+        self._go = push_button("Train and map", tip, self._on_go)
         tip = "Go on with the training that was stopped."
-        self._resume = self._button("Resume", tip, self._on_resume)
+        self._resume = push_button("Resume", tip, self._on_resume)
         line = QHBoxLayout()
         line.addWidget(self._go)
         line.addWidget(self._resume)
@@ -227,7 +218,7 @@ class TrainPanel(StepPanel):
         self._stride = Form(MapConfig, tuple(MapConfig.model_fields))
         self._add_form(self._stride)
         tip = "Map the tissue anew with the trained network, more or less densely."
-        self._map = self._button("Map again", tip, self._on_map)
+        self._map = push_button("Map again", tip, self._on_map)
         self._column.addWidget(self._map)
 
     def _on_go(self) -> None:
@@ -273,13 +264,13 @@ class ExportPanel(StepPanel):
             self._boxes[name] = box
             self._column.addWidget(box)
         tip = "Names, colours and merges are written as they are in the table."
-        self._go = self._button("Export …", tip, self._on_go)
+        self._go = push_button("Export …", tip, self._on_go)
         self._column.addWidget(self._go)
         self._files = QLabel()
         self._files.setWordWrap(True)
         self._files.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._column.addWidget(self._files)
-        self._show = self._button("Show the folder", "Open the folder of the export.", self._open)
+        self._show = push_button("Show the folder", "Open the folder of the export.", self._open)
         self._show.hide()
         self._column.addWidget(self._show)
         self._folder = Path()

@@ -15,6 +15,7 @@ from qtpy.QtCore import QTimer
 
 from napari_pancluster import _layers
 from napari_pancluster._session import Session
+from napari_pancluster._widgets.own_layers import newest, remove_layers, tagged
 from napari_pancluster.core.gallery import density
 from napari_pancluster.core.selection import Combine
 
@@ -44,7 +45,6 @@ class TissueView:
         self._session = session
         self._cache_mb = cache_mb
         self._fitted_case: str | None = None
-        self._undrawn = False
         self._outlines: Shapes | None = None
         session.stack_changed.connect(self._on_stack)
         session.results_changed.connect(self._on_results)
@@ -297,11 +297,6 @@ class TissueView:
         return self._add(data)
 
     def _add(self, data: _layers.LayerData) -> Any:
-        if self._undrawn:
-            # napari 0.9.2 may crash in OpenGL when layers come before the window was drawn
-            # without those that went.
-            self._undrawn = False
-            self._viewer.screenshot(canvas_only=True, flash=False)
         active = self._viewer.layers.selection.active
         layer = self._viewer.add_layer(Layer.create(*data))
         if active in self._viewer.layers:
@@ -309,16 +304,13 @@ class TissueView:
         return layer
 
     def _tagged(self, *tags: str) -> list[Layer]:
-        return [x for x in self._viewer.layers if x.metadata.get("pancluster") in tags]
+        return tagged(self._viewer, *tags)
 
     def _layer(self, tag: str) -> Any:
-        found = self._tagged(tag)
-        return found[-1] if found else None
+        return newest(self._viewer, tag)
 
     def _remove(self, gone: list[Layer]) -> None:
-        for layer in gone:
-            self._viewer.layers.remove(layer)
-            self._undrawn = True
+        remove_layers(self._viewer, gone)
 
     def _arrange(self) -> None:
         """Bring slides, reference last, under the maps, and outlines on top."""

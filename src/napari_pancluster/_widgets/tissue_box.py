@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,19 @@ from napari.layers import Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 from napari.viewer import Viewer
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QVBoxLayout, QWidget
 
 from napari_pancluster import _layers
 from napari_pancluster._layers import TISSUE_IN, TISSUE_OUT
 from napari_pancluster._session import Session
-from napari_pancluster._widgets.forms import Form
+from napari_pancluster._widgets.forms import Form, read_config
 from napari_pancluster._widgets.loader import Loader
-from napari_pancluster._widgets.removing import remove_layers
+from napari_pancluster._widgets.own_layers import newest, remove_layers
+from napari_pancluster._widgets.rows import button_row
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import TissueConfig
-from napari_pancluster.core.errors import PanclusterError
+from napari_pancluster.core.errors import InputError, PanclusterError
 from napari_pancluster.core.tissue_mask import TissueMask
 
 _FIELDS = ("sensitivity", "close_um", "smallest_mm2", "leave_out_marks")
@@ -54,7 +55,6 @@ class TissueBox(QWidget):
         self._timer.setInterval(_WAIT_MS)
         self._state = QLabel()
         self._state.setWordWrap(True)
-        self._buttons: dict[str, QPushButton] = {}
         self._build()
         self._timer.timeout.connect(self.find)
         self.form.container.changed.connect(lambda _: self._on_form())
@@ -72,35 +72,25 @@ class TissueBox(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._state)
         layout.addWidget(self.form.native)
-        for line in (
-            (
+        paint, exclude = (partial(self._paint, label) for label in (TISSUE_IN, TISSUE_OUT))
+        layout.addLayout(
+            button_row(
                 ("Show", "Show the tissue as a layer, found with these settings.", self.find),
-                (
-                    "Paint",
-                    "Paint tissue that was missed; 0 erases.",
-                    lambda: self._paint(TISSUE_IN),
-                ),
-                ("Exclude", "Paint areas to leave out.", lambda: self._paint(TISSUE_OUT)),
-            ),
-            (
+                ("Paint", "Paint tissue that was missed; 0 erases.", paint),
+                ("Exclude", "Paint areas to leave out.", exclude),
+            )
+        )
+        layout.addLayout(
+            button_row(
                 ("Annotations …", "Keep to the areas of a QuPath GeoJSON file.", self._on_import),
                 ("Keep", "Make this the tissue of the case.", self.keep),
-            ),
-        ):
-            row = QHBoxLayout()
-            for text, tip, call in line:
-                button = QPushButton(text)
-                button.setToolTip(tip)
-                button.clicked.connect(lambda _=False, call=call: call())
-                self._buttons[text] = button
-                row.addWidget(button)
-            layout.addLayout(row)
+            )
+        )
 
     @property
     def layer(self) -> Labels | None:
         """The layer of the tissue, while it is shown."""
-        tagged = [x for x in self._viewer.layers if x.metadata.get("pancluster") == _layers.TISSUE]
-        return tagged[-1] if tagged else None
+        return newest(self._viewer, _layers.TISSUE)
 
     @property
     def painted(self) -> TissueMask | None:
@@ -121,9 +111,9 @@ class TissueBox(QWidget):
         if stack is None:
             return
         try:
-            config = TissueConfig(**self.form.given)
-        except ValidationError as error:
-            self.complained.emit(error.errors()[0]["msg"])
+            config = read_config(TissueConfig, self.form)
+        except InputError as error:
+            self.complained.emit(str(error))
             return
 
         def read() -> TissueMask:
@@ -160,8 +150,7 @@ class TissueBox(QWidget):
     def _on_stack(self) -> None:
         self._drop()
         self.loader.forget()
-        for button in self._buttons.values():
-            button.setEnabled(self._session.stack is not None)
+        self.setEnabled(self._session.stack is not None)
         self._say()
 
     def _say(self) -> None:

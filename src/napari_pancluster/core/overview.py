@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.readers import Level, Reader
+from napari_pancluster.core.resample import halve
 from napari_pancluster.core.slide import LARGEST_OVERVIEW_PX, Slide
 
 _SMALLEST_PX = 512
@@ -210,10 +211,5 @@ def _create(
 
 def _halve(pixels: NDArray[Any]) -> NDArray[Any]:
     """Return means of 2 × 2 pixels; at an odd edge the last ones count twice."""
-    rows, cols = pixels.shape[0] % 2, pixels.shape[1] % 2
-    if rows or cols:
-        pixels = np.pad(pixels, ((0, rows), (0, cols), (0, 0)), mode="edge")
-    wide = pixels.astype(np.float32)
-    mean = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]) / 4
-    # To even at a half: rounding up, level after level, would brighten the coarse ones.
-    return np.asarray((mean if pixels.dtype.kind == "f" else np.rint(mean)).astype(pixels.dtype))
+    odd = [(0, n % 2) for n in pixels.shape[:2]]
+    return halve(np.pad(pixels, (*odd, (0, 0)), mode="edge") if any(n for _, n in odd) else pixels)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from scipy import sparse
+
+
+def halve(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return means of 2 × 2 pixels (rows, cols, channels); an odd last row or column is dropped."""
+    rows, cols = (n // 2 * 2 for n in pixels.shape[:2])
+    wide = pixels[:rows, :cols].astype(np.float32)
+    mean = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]) / 4
+    # To even at a half: rounding up, level after level, would brighten the coarse ones.
+    return np.asarray((mean if pixels.dtype.kind == "f" else np.rint(mean)).astype(pixels.dtype))
 
 
 def area_weights(

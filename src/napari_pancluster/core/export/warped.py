@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from napari_pancluster.core.errors import InputError, ProjectError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.resample import halve
 from napari_pancluster.core.slide import Slide
 from napari_pancluster.core.stack import SlideStack
 
@@ -175,7 +176,7 @@ class _Quadtree:
                 below = (2 * row + r, 2 * col + c)
                 # A last line that is dropped from this level still belongs to the finer ones.
                 if self._exists(level - 1, *below):
-                    half = _halved((yield from self._tile(level - 1, *below)))
+                    half = halve((yield from self._tile(level - 1, *below)))
                     y, x = r * TILE // 2, c * TILE // 2
                     tile[y : y + half.shape[0], x : x + half.shape[1]] = half
         if tile.size and level < len(self._plan.shapes):
@@ -347,15 +348,6 @@ def _ngff(plan: _Plan) -> dict[str, Any]:
             "rdefs": {"model": "color"},
         },
     }
-
-
-def _halved(tile: Pixels) -> Pixels:
-    """Return means of 2 × 2 pixels; an odd last row or column is dropped."""
-    rows, cols = (n // 2 * 2 for n in tile.shape[:2])
-    blocks = tile[:rows, :cols].astype(np.uint16)
-    total = blocks[::2, ::2] + blocks[1::2, ::2] + blocks[::2, 1::2] + blocks[1::2, 1::2]
-    # To even at a half: rounding up, level after level, would brighten the coarse ones.
-    return np.rint(total / 4).astype(np.uint8)
 
 
 def _check_place(path: Path, stack: SlideStack, format: Format) -> None:

@@ -42,10 +42,12 @@ class Chunks:
 
     def __init__(self, array: Any, fetch: Fetch) -> None:
         meta = array.metadata
-        self._array, self._fetch, self._meta = array, fetch, meta
+        self._fetch, self._meta = fetch, meta
         self._prefix = f"{array.path}/" if array.path else ""
         self._fill = np.asarray(array.fill_value or 0).astype(array.dtype)
         self._decode, self._inner, self._end = _understand(array)
+        shard = array.shards or self._inner
+        self._per_shard = tuple(o // i for o, i in zip(shard, self._inner, strict=True))
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
         self._index = lru_cache(_INDEX_CACHE)(self._read_index)
 
@@ -92,12 +94,11 @@ class Chunks:
     def _bytes(self, place: tuple[int, ...]) -> bytes | None:
         if self._end is None:
             return self._fetch(self._name(place))
-        per_shard = [o // i for o, i in zip(self._array.shards, self._inner, strict=True)]
-        shard = tuple(p // n for p, n in zip(place, per_shard, strict=True))
+        shard = tuple(p // n for p, n in zip(place, self._per_shard, strict=True))
         index = self._index(shard)
         if index is None:
             return None
-        offset, count = index[tuple(p % n for p, n in zip(place, per_shard, strict=True))]
+        offset, count = index[tuple(p % n for p, n in zip(place, self._per_shard, strict=True))]
         if offset == count == _ABSENT:
             return None
         return self._fetch(self._name(shard), int(offset), int(count))
@@ -107,12 +108,11 @@ class Chunks:
 
     def _read_index(self, shard: tuple[int, ...]) -> NDArray[np.uint64] | None:
         """Return (…, 2) offset and length of every chunk of a shard; its checksum is not read."""
-        per_shard = [o // i for o, i in zip(self._array.shards, self._inner, strict=True)]
-        size = 16 * int(np.prod(per_shard))
+        size = 16 * int(np.prod(self._per_shard))
         data = self._fetch(self._name(shard), -(size + 4) if self._end else 0, size)
         if data is None:
             return None
-        return np.frombuffer(data, "<u8").reshape(*per_shard, 2)
+        return np.frombuffer(data, "<u8").reshape(*self._per_shard, 2)
 
 
 def _understand(array: Any) -> tuple[Decode | None, tuple[int, ...], bool | None]:

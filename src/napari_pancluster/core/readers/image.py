@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.readers.base import Facts, pyramid_levels
+from napari_pancluster.core.resample import halve
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +65,7 @@ class ImageReader:
         with Image.open(self._path, formats=_FORMATS) as image:
             arrays = [_pixels(image, self.facts)]
         for _ in self.facts.levels[1:]:
-            arrays.append(_halve(arrays[-1]))
+            arrays.append(halve(arrays[-1]))
         self._arrays = arrays
 
 
@@ -106,9 +107,3 @@ def _pixels(image: Image.Image, facts: Facts) -> NDArray[Any]:
         glass = Image.new("RGBA", image.size, "white")
         return np.asarray(Image.alpha_composite(glass, image.convert("RGBA")).convert("RGB"))
     return np.asarray(image.convert("RGB"))
-
-
-def _halve(pixels: NDArray[Any]) -> NDArray[Any]:
-    rows, cols = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
-    blocks = pixels[:rows, :cols].reshape(rows // 2, 2, cols // 2, 2, -1)
-    return np.asarray(blocks.mean(axis=(1, 3)) + 0.5).astype(pixels.dtype)
