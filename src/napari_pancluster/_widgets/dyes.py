@@ -20,6 +20,7 @@ from napari_pancluster.core.errors import PanclusterError
 
 if TYPE_CHECKING:
     from napari_pancluster.core.separation import StainVectors
+    from napari_pancluster.core.stack import SlideStack
 
 _PUBLISHED, _MEASURED = "published", "measured on this slide"
 _CACHE_MB = 64

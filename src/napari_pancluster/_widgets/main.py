@@ -30,8 +30,9 @@ from napari_pancluster._session import Session
 from napari_pancluster._widgets.clusters import ClustersPanel
 from napari_pancluster._widgets.jobbar import JobBar
 from napari_pancluster._widgets.jobs import Jobs
+from napari_pancluster._widgets.register import RegisterPanel
 from napari_pancluster._widgets.slides import SlidesPanel
-from napari_pancluster._widgets.steps import ExportPanel, RegisterPanel, TrainPanel
+from napari_pancluster._widgets.steps import ExportPanel, TrainPanel
 from napari_pancluster._widgets.tissue import TissueView
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import MapConfig, RegisterConfig

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_pancluster._session import Session
@@ -28,6 +30,9 @@ from napari_pancluster.core.results import Results
 from napari_pancluster.core.slide import Slide
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.tissue_mask import TissueMask
+
+if TYPE_CHECKING:
+    from napari_pancluster.core.registration import Landmarks
 
 _EDITS_MS, _K_MS = 400, 1500
 _OVERVIEW = "Overview of "
@@ -135,13 +140,23 @@ class Work(QObject):
 
     # Steps
 
-    def register(self, config: RegisterConfig) -> None:
-        """Register every moving stain of every case."""
+    def register(
+        self,
+        config: RegisterConfig,
+        *,
+        cases: Sequence[str] = (),
+        stains: Sequence[str] = (),
+        landmarks: Mapping[str, Landmarks] | None = None,
+        starts: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> None:
+        """Register every moving stain of every case, or these; steered where a person did so."""
 
         def step(project: Project) -> Task[Any]:
             from napari_pancluster.core.pipeline.registering import register
 
-            return register(project, config)
+            return register(
+                project, config, cases=cases, stains=stains, landmarks=landmarks, starts=starts
+            )
 
         self._start("Registration", step)
 

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from napari_pancluster.core.confidence import Confidence
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
 from napari_pancluster.core.errors import PanclusterError, ProjectError
@@ -21,6 +22,7 @@ from napari_pancluster.core.transform import Transform
 from napari_pancluster.core.validation import ValidationScores
 
 _ARRAYS, _FACTS, _EDITS = "arrays.zarr", "facts.json", "edits.json"
+_CONFIDENCE = "confidence"
 
 
 def write_transform(folder: Path, transform: Transform) -> None:
@@ -51,6 +53,21 @@ def read_transform(folder: Path) -> Transform:
         facts["spacing"],
         tuple(facts["origin"]),
     )
+
+
+def write_confidence(folder: Path, confidence: Confidence) -> None:
+    """Write the confidence of a registration, beside its transform."""
+    path = folder / _CONFIDENCE
+    path.mkdir()
+    _write(path, {"values": confidence.values}, {"spacing": confidence.spacing})
+
+
+def read_confidence(folder: Path) -> Confidence | None:
+    """Read the confidence of a registration; None where it was made without one."""
+    if not (folder / _CONFIDENCE).is_dir():
+        return None
+    arrays, facts = _read(folder / _CONFIDENCE)
+    return Confidence(arrays["values"], facts["spacing"])
 
 
 def write_tissue(folder: Path, tissue: TissueMask) -> None:

@@ -19,6 +19,8 @@ from napari_pancluster.core.transform import Transform
 if TYPE_CHECKING:
     import dask.array as da
 
+    from napari_pancluster.core.confidence import Confidence
+
 # A stain whose slide covers less of a patch than this counts as missing there.
 LEAST_INSIDE = 0.5
 CHANNELS = 3  # of a stain: red, green and blue density
@@ -54,6 +56,8 @@ class SlideStack:
         In the order of their channels.
     transforms
         Per moving stain, from the reference; a stain without one reads as "not there".
+    confidences
+        Per moving stain, where it lies surely on the reference; none was measured where missing.
     channels
         Names of the stains that `read` returns, in order; a name the case lacks reads as "not
         there". Default: all stains of the case.
@@ -64,6 +68,7 @@ class SlideStack:
     stains: tuple[Stain, ...]
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
+    confidences: Mapping[str, Confidence] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

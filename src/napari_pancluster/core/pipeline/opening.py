@@ -95,16 +95,20 @@ def open_stain(project: Project, record: StainRecord) -> Stain:
 
 def open_stack(project: Project, case: CaseRecord) -> SlideStack:
     """Open all slides of a case, with the registrations that are current."""
-    stains, transforms = [], {}
+    stains, transforms, confidences = [], {}, {}
     for record in case.stains:
         stain = open_stain(project, record)
         found = project.artefact(registration_key(case.name, record.name))
         if found is not None and found.summary["status"] != "failed":
-            transforms[record.name] = artefacts.read_transform(project.folder(found))
+            folder = project.folder(found)
+            transforms[record.name] = artefacts.read_transform(folder)
+            confidence = artefacts.read_confidence(folder)
+            if confidence is not None:
+                confidences[record.name] = confidence
             if record.mpp is None:
                 stain = stain.with_mpp(found.summary["mpp_estimated"])
         stains.append(stain)
-    return SlideStack(case.name, case.reference, tuple(stains), transforms)
+    return SlideStack(case.name, case.reference, tuple(stains), transforms, confidences=confidences)
 
 
 def make_overviews(project: Project, case: CaseRecord) -> Task[bool]:

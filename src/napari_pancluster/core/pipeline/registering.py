@@ -22,7 +22,13 @@ from napari_pancluster.core.pipeline.opening import (
 )
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import CaseRecord, Project
-from napari_pancluster.core.registration import read_landmarks, register_pair
+from napari_pancluster.core.registration import (
+    Landmarks,
+    Registration,
+    read_landmarks,
+    register_pair,
+)
+from napari_pancluster.core.registration.images import Matrix
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.transfer import Transfer
 
@@ -34,7 +40,8 @@ def register(
     *,
     cases: Sequence[str] = (),
     stains: Sequence[str] = (),
-    landmarks: Mapping[str, Path] | None = None,
+    landmarks: Mapping[str, Path | Landmarks] | None = None,
+    starts: Mapping[str, Matrix] | None = None,
     only_missing: bool = False,
 ) -> Task[dict[str, Any]]:
     """Register every moving stain onto the reference of its case.
@@ -44,13 +51,15 @@ def register(
     cases, stains
         Restrict the work to these; empty: all.
     landmarks
-        Per stain, a CSV of matched points that steer it.
+        Per stain, matched points that steer it, or a CSV of them.
+    starts
+        Per stain, where a person has put it: (3, 3), fixed µm to moving µm.
     only_missing
         Leave alone what is registered and up to date.
     """
-    landmarks = landmarks or {}
+    landmarks, starts = landmarks or {}, starts or {}
     chosen = [project.case(name) for name in cases] or list(project.state.cases)
-    _check_stains(chosen, {*stains, *landmarks})
+    _check_stains(chosen, {*stains, *landmarks, *starts})
     for case in chosen:
         yield from make_overviews(project, case)
         fixed = open_stain(project, case.stain(case.reference))
@@ -62,9 +71,14 @@ def register(
             if only_missing and project.artefact(key) is not None and not project.is_stale(key):
                 continue
             moving = open_stain(project, record)
-            yield from _register_one(
-                project, case, fixed, moving, config, landmarks.get(record.name)
+            points = landmarks.get(record.name)
+            if isinstance(points, Path):
+                points = read_landmarks(points, fixed.slide, moving.slide)
+            yield Progress(f"Registering {moving.name}")
+            result = yield from register_pair(
+                fixed, moving, config, points, starts.get(record.name)
             )
+            _keep(project, case, fixed, moving, result)
     return {"results": registration_results(project, [c.name for c in chosen], stains)}
 
 
@@ -89,22 +103,16 @@ def _check_stains(cases: Sequence[CaseRecord], wanted: set[str]) -> None:
         )
 
 
-def _register_one(
-    project: Project,
-    case: CaseRecord,
-    fixed: Stain,
-    moving: Stain,
-    config: RegisterConfig,
-    landmarks: Path | None,
-) -> Task[None]:
-    yield Progress(f"Registering {moving.name}")
-    points = read_landmarks(landmarks, fixed.slide, moving.slide) if landmarks is not None else None
-    result = yield from register_pair(fixed, moving, config, points)
+def _keep(
+    project: Project, case: CaseRecord, fixed: Stain, moving: Stain, result: Registration
+) -> None:
     inputs = (case.stain(fixed.name).token, case.stain(moving.name).token)
     summary = asdict(result.report)
     with project.writing(registration_key(case.name, moving.name), inputs, summary) as folder:
         if result.transform is not None:
             artefacts.write_transform(folder, result.transform)
+        if result.confidence is not None:
+            artefacts.write_confidence(folder, result.confidence)
 
 
 def map_points(

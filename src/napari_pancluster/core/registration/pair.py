@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from napari_pancluster.core.confidence import Confidence
 from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.progress import Progress, Task
@@ -94,14 +95,19 @@ class RegistrationReport:
 
 @dataclass(frozen=True)
 class Registration:
-    """A transform with its report; no transform where it failed."""
+    """A transform with its report, and where it can be trusted; no transform where it failed."""
 
     transform: Transform | None
     report: RegistrationReport
+    confidence: Confidence | None = None
 
 
 def register_pair(
-    fixed: Stain, moving: Stain, config: RegisterConfig, landmarks: Landmarks | None = None
+    fixed: Stain,
+    moving: Stain,
+    config: RegisterConfig,
+    landmarks: Landmarks | None = None,
+    start: Matrix | None = None,
 ) -> Task[Registration]:
     """Register `moving` onto `fixed`.
 
@@ -114,18 +120,21 @@ def register_pair(
         slide at the estimated pixel size.
     landmarks
         Three pairs or more take the place of the search; ten or more also correct the field.
+    start
+        (3, 3), fixed µm to moving µm (level-0 px of a moving slide without pixel size): where a
+        person has put the section, in the place of the search. Landmarks go before it.
 
     Returns
     -------
     Registration
         Never raises for a bad moving slide: that is a failed one, with the reason.
     """
-    start = time.monotonic()
+    began = time.monotonic()
     try:
-        done = yield from _register(fixed, moving, config, landmarks)
+        done = yield from _register(fixed, moving, config, landmarks, start)
     except PanclusterError as error:
         done = Registration(None, RegistrationReport(moving.name, "failed", str(error)))
-    return replace(done, report=replace(done.report, seconds=round(time.monotonic() - start, 3)))
+    return replace(done, report=replace(done.report, seconds=round(time.monotonic() - began, 3)))
 
 
 @dataclass(frozen=True)
@@ -139,12 +148,18 @@ class _Pair:
 
 
 def _register(
-    fixed: Stain, moving: Stain, config: RegisterConfig, landmarks: Landmarks | None
+    fixed: Stain,
+    moving: Stain,
+    config: RegisterConfig,
+    landmarks: Landmarks | None,
+    start: Matrix | None,
 ) -> Task[Registration]:
     pair = yield from _read(fixed, moving, config)
     if landmarks is not None and not pair.scale_known:
         landmarks = replace(landmarks, moving=landmarks.moving * pair.moving_mpp)
-    trials = yield from _try_out(pair, config, landmarks, (fixed.name, moving.name))
+    if start is not None and not pair.scale_known:
+        start = np.diag([pair.moving_mpp, pair.moving_mpp, 1.0]) @ start
+    trials = yield from _try_out(pair, config, landmarks, start, (fixed.name, moving.name))
     margin = trials[0].score / max(trials[1].score, 1e-6) if len(trials) > 1 else np.inf
     transform = trials[0].bent if config.deformable else trials[0].straight
     matrix = transform.affine
@@ -197,7 +212,11 @@ class _Trial:
 
 
 def _try_out(
-    pair: _Pair, config: RegisterConfig, landmarks: Landmarks | None, names: tuple[str, str]
+    pair: _Pair,
+    config: RegisterConfig,
+    landmarks: Landmarks | None,
+    start: Matrix | None,
+    names: tuple[str, str],
 ) -> Task[tuple[_Trial, ...]]:
     """Return the best places, each bent as well as it goes, best first.
 
@@ -206,6 +225,9 @@ def _try_out(
     """
     if landmarks is not None:
         matrices = [(yield from _steer(pair, landmarks))]
+    elif start is not None:
+        settled = yield from settle(pair.fixed, pair.moving, [start], places=1)
+        matrices = [finish(pair.fixed, pair.moving, settled[0].matrix)]
     else:
         found = yield from search(pair.fixed, pair.moving, scale_known=pair.scale_known)
         starts = [c.matrix for c in found[: config.candidates]]
