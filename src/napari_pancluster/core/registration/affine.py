@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pancluster.core.registration.forces import LocalStats, forces, local_correlation
+from napari_pancluster.core.registration.forces import LocalStats, box, forces, local_correlation
 from napari_pancluster.core.registration.images import (
     FloatImage,
     Matrix,
@@ -22,7 +22,13 @@ _AXES = ((slice(None), None), (None, slice(None)))
 
 
 def refine_affine(
-    fixed: WorkImage, moving: WorkImage, start: Matrix, *, iterations: int = 30, rigid: bool = False
+    fixed: WorkImage,
+    moving: WorkImage,
+    start: Matrix,
+    *,
+    iterations: int = 30,
+    rigid: bool = False,
+    inside: bool = False,
 ) -> Matrix:
     """Return `start` improved at the pixel size of the two images.
 
@@ -36,13 +42,15 @@ def refine_affine(
         At most.
     rigid
         Move, turn and scale only.
+    inside
+        Compare only at the tissue of `fixed`, whatever else lies on the moving slide.
     """
     stats = LocalStats.of(fixed.density, fixed.tissue, _WINDOW_PX)
     basis = _basis(fixed, rigid=rigid)
     matrix = start
     best, best_score = start, -np.inf
     for _ in range(iterations):
-        warped, weight = warped_and_weight(fixed, moving, matrix)
+        warped, weight = warped_and_weight(fixed, moving, matrix, inside=inside)
         if weight.sum() < 50:
             break
         force = forces(stats, warped, weight)
@@ -57,14 +65,16 @@ def refine_affine(
 
 
 def warped_and_weight(
-    fixed: WorkImage, moving: WorkImage, matrix: Matrix
+    fixed: WorkImage, moving: WorkImage, matrix: Matrix, *, inside: bool = False
 ) -> tuple[FloatImage, FloatImage]:
     """Return the moving density in the fixed frame, and where the two can be compared."""
     warped, tissue = (
         warp(image, mpp=moving.mpp, matrix=matrix, shape=fixed.shape, to_mpp=fixed.mpp)
         for image in (moving.density, moving.tissue)
     )
-    return warped, np.maximum(fixed.tissue, tissue) * _covered(fixed, moving, matrix)
+    # A rim beyond the tissue: where it ends is the plainest structure there is.
+    where = box(fixed.tissue, _WINDOW_PX) > 0 if inside else np.maximum(fixed.tissue, tissue)
+    return warped, np.asarray(where * _covered(fixed, moving, matrix), np.float32)
 
 
 def _covered(fixed: WorkImage, moving: WorkImage, matrix: Matrix) -> NDArray[np.bool_]:
@@ -78,9 +88,14 @@ def _covered(fixed: WorkImage, moving: WorkImage, matrix: Matrix) -> NDArray[np.
     return inside
 
 
-def alignment(fixed: WorkImage, moving: WorkImage, matrix: Matrix) -> float:
-    """Return the mean signed local correlation over all tissue that both slides cover."""
-    warped, weight = warped_and_weight(fixed, moving, matrix)
+def alignment(
+    fixed: WorkImage, moving: WorkImage, matrix: Matrix, *, inside: bool = False
+) -> float:
+    """Return the mean signed local correlation over all tissue that both slides cover.
+
+    `inside` restricts it to the tissue of `fixed`.
+    """
+    warped, weight = warped_and_weight(fixed, moving, matrix, inside=inside)
     if weight.sum() < 50:
         return 0.0
     one = LocalStats.of(fixed.density, fixed.tissue, _WINDOW_PX)

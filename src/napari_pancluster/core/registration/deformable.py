@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.registration.affine import warped_and_weight
 from napari_pancluster.core.registration.forces import LocalStats, forces
-from napari_pancluster.core.registration.images import Matrix, WorkImage
+from napari_pancluster.core.registration.images import WorkImage, lay
+from napari_pancluster.core.transform import Transform
 
 Field = NDArray[np.float32]
 
@@ -54,9 +54,9 @@ class ElasticSchedule:
 
 
 def find_displacement(
-    fixed: WorkImage, moving: WorkImage, matrix: Matrix, *, stiffness: float = 1.0
+    fixed: WorkImage, moving: WorkImage, start: Transform, *, stiffness: float = 1.0
 ) -> Task[tuple[Field, float]]:
-    """Return the field that, before the affine, best matches moving to fixed.
+    """Return the field that, before the start, best matches moving to fixed.
 
     Parameters
     ----------
@@ -73,10 +73,10 @@ def find_displacement(
     schedule = ElasticSchedule().stiffened(stiffness)
     spacing = level_sizes(fixed, moving, schedule.sides, schedule.iterations)[0][0]
     field = np.zeros((2, *fixed.at(spacing).shape), np.float32)
-    field, spacing, agreement = yield from _descend(fixed, moving, matrix, schedule, field, spacing)
+    field, spacing, agreement = yield from _descend(fixed, moving, start, schedule, field, spacing)
     if agreement >= _SAME_SECTION:
         field, spacing, _ = yield from _descend(
-            fixed, moving, matrix, schedule.softened(), field, spacing
+            fixed, moving, start, schedule.softened(), field, spacing
         )
     return field * np.float32(spacing), spacing
 
@@ -84,7 +84,7 @@ def find_displacement(
 def _descend(
     fixed: WorkImage,
     moving: WorkImage,
-    matrix: Matrix,
+    start: Transform,
     schedule: ElasticSchedule,
     field: Field,
     spacing: float,
@@ -94,7 +94,7 @@ def _descend(
     total = sum(iterations for _, iterations in levels)
     done, agreement = 0, 0.0
     for mpp, iterations in levels:
-        level = _Level(fixed.at(mpp), moving.at(mpp), matrix, schedule)
+        level = _Level(fixed.at(mpp), moving.at(mpp), start, schedule)
         field = resize(field, level.shape, spacing / mpp)
         spacing = mpp
         for n in range(iterations):
@@ -124,9 +124,9 @@ class Stage(Protocol):
     """A deformable stage: returns the field (2, rows, cols) in µm and its spacing in µm."""
 
     def __call__(
-        self, fixed: WorkImage, moving: WorkImage, matrix: Matrix, *, stiffness: float
+        self, fixed: WorkImage, moving: WorkImage, start: Transform, *, stiffness: float
     ) -> Task[tuple[Field, float]]:
-        """Find the field that, before the affine, best matches moving to fixed."""
+        """Find the field that, before the start, best matches moving to fixed."""
         ...
 
 
@@ -134,10 +134,11 @@ class _Level:
     """One pixel size: its pictures, and the step that improves a field on them."""
 
     def __init__(
-        self, fixed: WorkImage, moving: WorkImage, matrix: Matrix, schedule: ElasticSchedule
+        self, fixed: WorkImage, moving: WorkImage, start: Transform, schedule: ElasticSchedule
     ) -> None:
         self._stats = LocalStats.of(fixed.density, fixed.tissue, schedule.window)
-        self._picture, self._weight = warped_and_weight(fixed, moving, matrix)
+        laid = lay(fixed, moving, start)
+        self._picture, self._weight = laid.density, laid.weight(fixed)
         side = max(fixed.shape)
         self._gather = schedule.gather * side
         self._elastic = schedule.elastic * side

@@ -6,9 +6,9 @@ import numpy as np
 
 from napari_pancluster.core._sitk import demons
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.registration.affine import warped_and_weight
 from napari_pancluster.core.registration.deformable import Field, level_sizes, resize, smooth
-from napari_pancluster.core.registration.images import FloatImage, Matrix, WorkImage
+from napari_pancluster.core.registration.images import FloatImage, WorkImage, lay
+from napari_pancluster.core.transform import Transform
 
 _SIDES = (128, 256, 512)
 _ITERATIONS = (60, 40, 20)
@@ -19,9 +19,9 @@ _SMOOTH_SHARE = 0.02
 
 
 def find_demons_displacement(
-    fixed: WorkImage, moving: WorkImage, matrix: Matrix, *, stiffness: float = 1.0
+    fixed: WorkImage, moving: WorkImage, start: Transform, *, stiffness: float = 1.0
 ) -> Task[tuple[Field, float]]:
-    """Return the field that, before the affine, best matches moving to fixed.
+    """Return the field that, before the start, best matches moving to fixed.
 
     Returns
     -------
@@ -35,11 +35,12 @@ def find_demons_displacement(
     field = np.zeros((2, *fixed.at(spacing).shape), np.float32)
     for mpp, iterations in levels:
         target, source = fixed.at(mpp), moving.at(mpp)
-        warped, weight = warped_and_weight(target, source, matrix)
+        laid = lay(target, source, start)
+        weight = laid.weight(target)
         side = max(target.shape)
         sigma = _NORMALISE_SHARE * side
         picture = local_contrast(target.density, weight, sigma)
-        warped = local_contrast(warped, weight, sigma)
+        warped = local_contrast(laid.density, weight, sigma)
         field = resize(field, target.shape, spacing / mpp)
         spacing = mpp
         smooth_px = max(1.0, _SMOOTH_SHARE * side * stiffness)

@@ -14,6 +14,7 @@ from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.resample import apply_separable, area_weights
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.tissue import tissue_of_density
+from napari_pancluster.core.transform import Transform
 
 FloatImage = NDArray[np.float32]
 Matrix = NDArray[np.float64]
@@ -109,6 +110,39 @@ def extent_of(image: WorkImage) -> Region:
     """Return the region an image covers."""
     rows, cols = image.shape
     return Region.of_pixels(top=0, left=0, rows=rows, cols=cols, mpp=image.mpp)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The moving section as it lies on the fixed one.
+
+    Attributes
+    ----------
+    density, tissue
+        (rows, cols) on the grid of the fixed image.
+    inside
+        (rows, cols) whether the moving slide covers the pixel.
+    """
+
+    density: FloatImage
+    tissue: FloatImage
+    inside: NDArray[np.bool_]
+
+    def weight(self, fixed: WorkImage) -> FloatImage:
+        """Return (rows, cols) where the two can be compared: the tissue of either."""
+        return np.asarray(np.maximum(fixed.tissue, self.tissue) * self.inside, np.float32)
+
+
+def lay(fixed: WorkImage, moving: WorkImage, transform: Transform) -> Laid:
+    """Return `moving` seen through a transform on the grid of `fixed`."""
+    grid = transform.moving_grid(extent_of(fixed), fixed.mpp)
+    at = (grid / moving.mpp - 0.5).astype(np.float32)
+    density, tissue = (
+        ndimage.map_coordinates(image, at, order=1) for image in (moving.density, moving.tissue)
+    )
+    rows, cols = moving.shape
+    inside = (at[0] >= -0.5) & (at[0] <= rows - 0.5) & (at[1] >= -0.5) & (at[1] <= cols - 0.5)
+    return Laid(density, tissue, inside)
 
 
 def warp(

@@ -12,9 +12,9 @@ from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.registration.candidates import both_at, finish, settle
-from napari_pancluster.core.registration.deformable import Stage, find_displacement
+from napari_pancluster.core.registration.deformable import Stage, find_displacement, smooth
 from napari_pancluster.core.registration.demons import find_demons_displacement
-from napari_pancluster.core.registration.images import Matrix, WorkImage, read_work_image
+from napari_pancluster.core.registration.images import Matrix, WorkImage, lay, read_work_image
 from napari_pancluster.core.registration.landmarks import (
     LEAST_FOR_SPLINE,
     Landmarks,
@@ -22,13 +22,14 @@ from napari_pancluster.core.registration.landmarks import (
     fit_affine,
     spline_correction,
 )
+from napari_pancluster.core.registration.pieces import piecewise_field
 from napari_pancluster.core.registration.quality import (
     QUALITY_PX,
     Evidence,
     Status,
+    bent_further,
     folding,
     judge,
-    lay,
     overlap,
     similarity,
     structure,
@@ -46,6 +47,11 @@ _POINTING = 1.5
 _SPLINE_PX = 256
 # Places that are bent and compared; more cost time and change no verdict.
 _RIVALS = 3
+# How much better the section must fit for its pieces to be moved on their own.
+_PIECES_GAIN = 1.02
+# Outlines that agree better than this leave nothing to be moved.
+_PIECES_DICE = 0.93
+_SOFTER, _SOFTER_SHARE = 6, 0.02
 # A field longer than this share of the section has run away.
 _FURTHEST_SHARE = 0.1
 
@@ -161,7 +167,9 @@ def _register(
         start = np.diag([pair.moving_mpp, pair.moving_mpp, 1.0]) @ start
     trials = yield from _try_out(pair, config, landmarks, start, (fixed.name, moving.name))
     margin = trials[0].score / max(trials[1].score, 1e-6) if len(trials) > 1 else np.inf
-    transform = trials[0].bent if config.deformable else trials[0].straight
+    transform = trials[0].straight
+    if config.deformable:
+        transform = (yield from _by_pieces(pair, trials[0], config)).bent
     matrix = transform.affine
     if landmarks is not None and len(landmarks) >= LEAST_FOR_SPLINE:
         transform = _correct(pair.fixed, transform, landmarks)
@@ -233,15 +241,12 @@ def _try_out(
         starts = [c.matrix for c in found[: config.candidates]]
         settled = yield from settle(pair.fixed, pair.moving, starts, places=_RIVALS)
         matrices = [finish(pair.fixed, pair.moving, s.matrix) for s in settled]
-    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
     trials = []
     for matrix in matrices:
         yield Progress("Aligning")
         straight = Transform(*names, matrix)
         bent = yield from _bend(pair, straight, config)
-        likeness = similarity(target, lay(target, source, bent))
-        score = likeness * overlap(pair.fixed, pair.moving, bent)
-        trials.append(_Trial(straight, bent, score))
+        trials.append(_Trial(straight, bent, _score(pair, bent)))
     return tuple(sorted(trials, key=lambda t: -t.score))
 
 
@@ -255,19 +260,48 @@ def _steer(pair: _Pair, landmarks: Landmarks) -> Task[Matrix]:
     return matrix if after <= _POINTING * before + 2 * pair.fixed.mpp else start
 
 
-def _bend(pair: _Pair, affine: Transform, config: RegisterConfig) -> Task[Transform]:
-    """Return the affine with a deformation; the affine itself where that is no better."""
+def _bend(pair: _Pair, start: Transform, config: RegisterConfig) -> Task[Transform]:
+    """Return the start with a deformation; the start itself where that is no better."""
     stages: dict[str, Stage] = {"elastic": find_displacement, "demons": find_demons_displacement}
     field, spacing = yield from stages[config.deformation](
-        pair.fixed, pair.moving, affine.affine, stiffness=config.stiffness
+        pair.fixed, pair.moving, start, stiffness=config.stiffness
     )
-    bent = with_field(affine, field, spacing)
+    bent = bent_further(start, field, spacing)
     far = float(np.abs(field).max()) > _FURTHEST_SHARE * pair.fixed.long_um
     if far or folding(pair.fixed, bent) > 0:
-        return affine
+        return start
     target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
-    before, after = (similarity(target, lay(target, source, t)) for t in (affine, bent))
-    return bent if after > before else affine
+    before, after = (similarity(target, lay(target, source, t)) for t in (start, bent))
+    return bent if after > before else start
+
+
+def _by_pieces(pair: _Pair, whole: _Trial, config: RegisterConfig) -> Task[_Trial]:
+    """Return the place with every piece of the tissue moved on its own, where that fits better."""
+    affine = whole.straight.affine
+    if overlap(pair.fixed, pair.moving, whole.bent) > _PIECES_DICE:
+        return whole
+    found = yield from piecewise_field(pair.fixed, pair.moving, affine)
+    if found is None:
+        return whole
+    field, spacing = found
+    start = with_field(whole.straight, field, spacing)
+    for _ in range(_SOFTER):
+        # Where a strand broke, its parts may want to overlap: they are told to meet more gently.
+        if folding(pair.fixed, start) == 0:
+            break
+        field = np.stack([smooth(f, _SOFTER_SHARE * max(f.shape)) for f in field])
+        start = with_field(whole.straight, field, spacing)
+    bent = yield from _bend(pair, start, config)
+    score = _score(pair, bent)
+    better = score > _PIECES_GAIN * whole.score and folding(pair.fixed, bent) == 0
+    return _Trial(start, bent, score) if better else whole
+
+
+def _score(pair: _Pair, transform: Transform) -> float:
+    """Return similarity times overlap."""
+    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
+    likeness = similarity(target, lay(target, source, transform))
+    return likeness * overlap(pair.fixed, pair.moving, transform)
 
 
 def _correct(fixed: WorkImage, transform: Transform, landmarks: Landmarks) -> Transform:

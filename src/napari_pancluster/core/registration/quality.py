@@ -13,8 +13,9 @@ from napari_pancluster.core.registration.forces import LocalStats, local_correla
 from napari_pancluster.core.registration.images import (
     MASK_MPP,
     FloatImage,
+    Laid,
     WorkImage,
-    extent_of,
+    lay,
 )
 from napari_pancluster.core.transform import Transform
 
@@ -121,6 +122,16 @@ def with_field(affine: Transform, field: NDArray[np.float32], spacing: float) ->
     )
 
 
+def bent_further(start: Transform, field: NDArray[np.float32], spacing: float) -> Transform:
+    """Return a transform that displaces by `field` (2, rows, cols) µm first, then as `start`."""
+    if min(start.displacement.shape[1:]) < 2:
+        return with_field(start, field, spacing)
+    at = (np.indices(field.shape[1:]) + 0.5) * spacing + field
+    index = (at - np.reshape(start.origin, (2, 1, 1))) / start.spacing
+    then = [ndimage.map_coordinates(f, index, order=1, mode="nearest") for f in start.displacement]
+    return with_field(start, np.asarray(field + then, np.float32), spacing)
+
+
 def inverse_displacement(field: NDArray[np.float32], spacing: float) -> NDArray[np.float32]:
     """Return e with ``e(q) = −d(q + e(q))``, by fixed-point iteration on the same grid."""
     grid = np.indices(field.shape[1:], np.float32)
@@ -136,42 +147,13 @@ def inverse_displacement(field: NDArray[np.float32], spacing: float) -> NDArray[
     return np.asarray(inverse, np.float32)
 
 
-@dataclass(frozen=True)
-class Laid:
-    """The moving section as it lies on the fixed one.
-
-    Attributes
-    ----------
-    density, tissue
-        (rows, cols) on the grid of the fixed image.
-    inside
-        (rows, cols) whether the moving slide covers the pixel.
-    """
-
-    density: FloatImage
-    tissue: FloatImage
-    inside: NDArray[np.bool_]
-
-
-def lay(fixed: WorkImage, moving: WorkImage, transform: Transform) -> Laid:
-    """Return `moving` seen through a transform on the grid of `fixed`."""
-    grid = transform.moving_grid(extent_of(fixed), fixed.mpp)
-    at = (grid / moving.mpp - 0.5).astype(np.float32)
-    density, tissue = (
-        ndimage.map_coordinates(image, at, order=1) for image in (moving.density, moving.tissue)
-    )
-    rows, cols = moving.shape
-    inside = (at[0] >= -0.5) & (at[0] <= rows - 0.5) & (at[1] >= -0.5) & (at[1] <= cols - 0.5)
-    return Laid(density, tissue, inside)
-
-
 def similarity(fixed: WorkImage, laid: Laid) -> float:
     """Return the mean squared local correlation, 0 to 1, over the tissue of either section.
 
     It is the share of the local structure of one section that the other explains, whichever of
     the two stains is the darker one.
     """
-    weight = np.maximum(fixed.tissue, laid.tissue) * laid.inside
+    weight = laid.weight(fixed)
     total = float(weight.sum())
     if total < 1:
         return 0.0

@@ -79,7 +79,7 @@ def search(
     for n, scale in enumerate(scales):
         # A moving pixel of size mpp / scale covers what a fixed pixel of size mpp does.
         source = moving.at(mpp * scale).scaled(1.0 / scale)
-        correlate = _Correlator(target, source)
+        correlate = Correlator(target, source)
         for flipped in (False, True):
             for angle in angles:
                 if angle % 60 == 0:
@@ -106,20 +106,22 @@ def _near(one: Candidate, other: Candidate, least_deg: float) -> bool:
     return one.flipped == other.flipped and turn < least_deg and alike
 
 
-class _Correlator:
+class Correlator:
     """Masked normalised cross-correlation of one fixed image with turned moving ones.
 
     Only pixels both slides cover enter each coefficient (D. Padfield, "Masked object registration
-    in the Fourier domain", IEEE TIP 2012).
+    in the Fourier domain", IEEE TIP 2012); `cover`, (rows, cols), restricts the fixed ones.
     """
 
-    def __init__(self, fixed: WorkImage, moving: WorkImage) -> None:
+    def __init__(
+        self, fixed: WorkImage, moving: WorkImage, cover: NDArray[np.bool_] | None = None
+    ) -> None:
         self._moving = moving
         side = int(np.ceil(np.hypot(*moving.shape) * moving.mpp / fixed.mpp)) + 2
         self._canvas = (side, side)
         self._mpp = fixed.mpp
         self._shape = tuple(int(fft.next_fast_len(n + side - 1, real=True)) for n in fixed.shape)
-        ones = np.ones(fixed.shape, np.float32)
+        ones = np.ones(fixed.shape, np.float32) if cover is None else cover.astype(np.float32)
         self._fixed = [
             self._spectrum(image) for image in (ones, fixed.density, fixed.density**2, fixed.tissue)
         ]
@@ -129,11 +131,28 @@ class _Correlator:
 
     def best(self, linear: Matrix) -> tuple[Matrix, float]:
         """Return the best placed (3, 3) matrix with this linear part, and its correlation."""
+        onto, score = self._scores(linear)
+        return self._placed(onto, score)
+
+    def near(self, matrix: Matrix, centre: Matrix, reach_um: float) -> tuple[Matrix, float]:
+        """Return the same among the moves that leave `centre` (2,) µm within reach of `matrix`."""
+        linear = matrix[:2, :2]
+        onto, score = self._scores(linear)
+        ends = np.linalg.solve(linear, linear @ centre + matrix[:2, 2] - onto[:2, 2])
+        usual = (centre - ends) / self._mpp
+        distance = np.zeros(score.shape)
+        for axis, (n, at) in enumerate(zip(self._fixed_shape(), usual, strict=True)):
+            shift = np.arange(score.shape[axis])
+            shift = np.where(shift < n, shift, shift - score.shape[axis]) - at
+            distance += np.expand_dims(shift**2, 1 - axis)
+        return self._placed(onto, np.where(distance <= (reach_um / self._mpp) ** 2, score, -1))
+
+    def _scores(self, linear: Matrix) -> tuple[Matrix, FloatImage]:
+        """Return where the turned canvas lies, and the coefficient of each shift of it."""
         centre = np.array(self._moving.shape) * self._moving.mpp / 2
         middle = np.array(self._canvas) * self._mpp / 2
         onto = compose(linear, centre - linear @ middle)
-        turned = [self._turn(image, onto) for image in self._layers()]
-        ones, density, tissue = turned
+        ones, density, tissue = (self._turn(image, onto) for image in self._layers())
         squares = self._spectrum(density**2, turn=True)
         o, d, t = (self._spectrum(image, turn=True) for image in (ones, density, tissue))
         f_ones, f_density, f_squares, f_tissue = self._fixed
@@ -146,6 +165,9 @@ class _Correlator:
         product = np.maximum(f_var, 0) * np.maximum(m_var, 0)
         floor = 1e-6 * float(product.max()) + 1e-9
         score = np.where(shared >= self._least, cross / np.sqrt(np.maximum(product, floor)), -1)
+        return onto, np.asarray(score, np.float32)
+
+    def _placed(self, onto: Matrix, score: FloatImage) -> tuple[Matrix, float]:
         peak = np.unravel_index(int(np.argmax(score)), score.shape)
         # Shifts beyond the fixed image are the negative ones, wrapped around.
         shift = [
