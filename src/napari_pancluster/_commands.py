@@ -153,6 +153,26 @@ def register(options: Options, reporter: Reporter) -> Result:
     return reporter.drive(task)
 
 
+def versions(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline.versions import choose_versions, version_lines
+
+    project = _open(options)
+    chosen = choose_versions(project, case=options.case, stain=options.stain)
+    # All of them or none: a name that one stain lacks changes nothing.
+    with project.batch():
+        for found in chosen:
+            if options.keep is not None:
+                found.keep(options.keep)
+            elif options.revert is not None:
+                found.revert(options.revert)
+            elif options.rename is not None:
+                found.rename(*options.rename)
+            elif options.locked is not None:
+                found.lock(locked=options.locked)
+    told = [found.describe() for found in chosen]
+    return {"versions": told if options.json else version_lines(told)}
+
+
 def points(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.pipeline.registering import map_points
 

@@ -27,11 +27,19 @@ if TYPE_CHECKING:
 LayerData = tuple[Any, dict[str, Any], str]
 SLIDE, MAP, SELECTION, OUTLINES, DENSITY = "slide", "map", "selection", "outlines", "density"
 DYE, TISSUE, COMPARE = "dye", "tissue", "compare"
+GRID, GROWTH, CONFIDENCE = "grid", "growth", "confidence"
+LANDMARKS, RESIDUALS = "landmarks", "residuals"
+HAND, CURSOR = "hand", "cursor"
 # In the tissue layer: what counts, and what the user took out.
 TISSUE_IN, TISSUE_OUT = 1, 2
 _MAP_OPACITY, _DENSITY_OPACITY = 0.55, 0.8
 # Density at which a dye is shown in its full colour; nuclei reach it.
 _FULL_DYE = 0.6
+# A slide that is moved by hand lets the reference shine through.
+_HAND_OPACITY = 0.6
+# Arms of the shared cursor in screen pixels, from the gap in its middle outwards.
+_CURSOR_ARM, _CURSOR_GAP = 22, 4
+_CURSOR_COLOUR, _CURSOR_EDGE = (0, 229, 255, 255), (0, 0, 0, 160)
 # In the selection layer: what is selected, and the tissue that is not.
 SELECTED, VEILED = 1, 2
 
@@ -175,6 +183,74 @@ def compare_layer(
     return _computed(comparison.levels, comparison.mpp, reference, options, unit=unit)
 
 
+def hand_layer(
+    stack: SlideStack, stain: Stain, onto: NDArray[np.float64], *, unit: str, cache_mb: int
+) -> LayerData:
+    """Return a slide of a case, its own pixels, where a person puts it on the reference.
+
+    `onto` (3, 3): µm of the slide, or its level-0 px where it has no pixel size, to µm of the
+    reference.
+    """
+    data, options, kind = _own_layer(stack, stain, f"{stain.name} (by hand)", cache_mb=cache_mb)
+    reference = stack.stain(stack.reference).slide
+    placed = {
+        "affine": hand_affine(onto, stain.slide, reference),
+        "units": (unit, unit),
+        "opacity": _HAND_OPACITY,
+        "metadata": {"pancluster": HAND, "stain": stain.name, "case": stack.case},
+    }
+    return data, {**options, **placed}, kind
+
+
+def hand_affine(onto: NDArray[np.float64], slide: Slide, reference: Slide) -> NDArray[np.float64]:
+    """Return the affine (3, 3) of a slide's layer in napari's world for a matrix between µm."""
+    return _shift(-reference.um_per_px / 2) @ onto @ _shift((slide.mpp or 1.0) / 2)
+
+
+def onto_reference(
+    affine: NDArray[np.float64], slide: Slide, reference: Slide
+) -> NDArray[np.float64]:
+    """Return the matrix (3, 3) between µm for the affine of a slide's layer in napari's world."""
+    return _shift(reference.um_per_px / 2) @ affine @ _shift(-(slide.mpp or 1.0) / 2)
+
+
+def _shift(by: float) -> NDArray[np.float64]:
+    return np.array([[1.0, 0.0, by], [0.0, 1.0, by], [0.0, 0.0, 1.0]])
+
+
+def cursor_layer(name: str, *, unit: str) -> LayerData:
+    """Return a crosshair as a small picture; `cursor_affine` puts it somewhere."""
+    side = 2 * (_CURSOR_ARM + 1) + 1
+    middle = _CURSOR_ARM + 1
+    arms = np.zeros((side, side), np.bool_)
+    arms[middle, 1:-1] = arms[1:-1, middle] = True
+    gap = slice(middle - _CURSOR_GAP, middle + _CURSOR_GAP + 1)
+    arms[gap, gap] = False
+    near = np.pad(arms, 1)
+    edge = near[:-2, 1:-1] | near[2:, 1:-1] | near[1:-1, :-2] | near[1:-1, 2:]
+    picture = np.zeros((side, side, 4), np.uint8)
+    picture[edge] = _CURSOR_EDGE
+    picture[arms] = _CURSOR_COLOUR
+    options = {
+        "name": name,
+        "rgb": True,
+        "metadata": {"pancluster": CURSOR},
+        "units": (unit, unit),
+        "axis_labels": ("y", "x"),
+    }
+    return picture, options, "image"
+
+
+def cursor_affine(world: Sequence[float], zoom: float) -> NDArray[np.float64]:
+    """Return the affine (3, 3) that puts the crosshair on a point of the world, ever as large.
+
+    `zoom`: screen pixels per unit of the world.
+    """
+    size, middle = 1.0 / zoom, _CURSOR_ARM + 1
+    row, col = (float(v) - size * middle for v in world[-2:])
+    return np.array([[size, 0.0, row], [0.0, size, col], [0.0, 0.0, 1.0]])
+
+
 def tissue_layer(mask: NDArray[np.uint8], mpp: float, reference: Slide, *, unit: str) -> LayerData:
     """Return the tissue of a case to be painted: `TISSUE_IN` and `TISSUE_OUT`."""
     options = {
@@ -221,6 +297,11 @@ def density_layer(
     return image, options, "image"
 
 
+def to_um(world: NDArray[np.floating], reference: Slide) -> NDArray[np.float64]:
+    """Map points (N, 2) of napari's world to the reference frame, row and col in µm."""
+    return np.asarray(world, np.float64) + reference.um_per_px / 2
+
+
 def to_world(points_um: NDArray[np.floating], reference: Slide) -> NDArray[np.float64]:
     """Map points (N, 2) of the reference frame, row and col in µm, to napari's world."""
     return np.asarray(points_um, np.float64) - reference.um_per_px / 2
@@ -232,6 +313,14 @@ def cell_at(world: Sequence[float], grid: PatchGrid, reference: Slide) -> tuple[
     row, col = (int(v) for v in np.floor(at))
     inside = 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]
     return (row, col) if inside else None
+
+
+def place_at(
+    centre_um: Sequence[float], pixel: float, reference: Slide, unit: str
+) -> dict[str, Any]:
+    """Return where pixels lie, the first around a point of the reference, row and col in µm."""
+    corner = to_world(np.asarray(centre_um), reference)
+    return {**_place(pixel, 0.0, unit), "translate": tuple(float(v) for v in corner)}
 
 
 def _place_cells(grid: PatchGrid, reference: Slide, unit: str) -> dict[str, Any]:

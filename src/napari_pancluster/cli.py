@@ -188,6 +188,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--config", help="JSON file of registration options")
 
+    sub = command(
+        "versions", _commands.versions, "earlier registrations: keep, go back to, rename, lock"
+    )
+    sub.add_argument("--case", help="only this case")
+    sub.add_argument("--stain", help="only this stain")
+    action = sub.add_mutually_exclusive_group()
+    action.add_argument("--keep", metavar="NAME", help="give the one in use a name")
+    action.add_argument("--revert", metavar="NAME", help="go back to this one")
+    action.add_argument("--rename", nargs=2, metavar=("OLD", "NEW"), help="give it another name")
+    action.add_argument(
+        "--lock",
+        dest="locked",
+        action="store_const",
+        const=True,
+        help="let nothing replace the one in use",
+    )
+    action.add_argument(
+        "--unlock", dest="locked", action="store_const", const=False, help="let it be replaced"
+    )
+
     sub = command("points", _commands.points, "map points of one stain's slide into another's")
     _add_between(sub)
     sub.add_argument("source", metavar="IN.csv", help="columns x,y in level-0 px")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from napari_pancluster.core.errors import ProjectError
-from napari_pancluster.core.project import FORMAT_VERSION, Project
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.records import FORMAT_VERSION
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.cases import SlideEntry, entries_of_sheet
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.looking import SlideLook, look_at, propose_names
-from napari_pancluster.core.project import CaseRecord, project_path
+from napari_pancluster.core.project import project_path
+from napari_pancluster.core.records import CaseRecord
 from napari_pancluster.core.relocating import missing_slides
 
 _SOURCES = {

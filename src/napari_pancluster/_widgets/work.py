@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from napari_pancluster._widgets.loader import Loader
 from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.overview import Overview, fill_overviews
+from napari_pancluster.core.pipeline.apart import run_all_apart, train_and_map_apart
 from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.opening import (
     Growing,
@@ -24,7 +26,7 @@ from napari_pancluster.core.pipeline.opening import (
     registration_key,
     with_growing,
 )
-from napari_pancluster.core.progress import Task, run
+from napari_pancluster.core.progress import Progress, Task, run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
 from napari_pancluster.core.slide import Slide
@@ -158,19 +160,27 @@ class Work(QObject):
                 project, config, cases=cases, stains=stains, landmarks=landmarks, starts=starts
             )
 
-        self._start("Registration", step)
+        def done(result: Mapping[str, Any]) -> None:
+            from napari_pancluster.core.pipeline.registering import kept_before
+
+            self._reload()
+            for words in kept_before(result):
+                self.warned.emit(words)
+
+        self._start("Registration", step, done)
 
     def train(
         self, given: Mapping[str, Any], map_config: MapConfig, *, resume: bool = False
     ) -> None:
-        """Train, judge every k, and map."""
+        """Train, judge every k, and map, in a process of its own."""
+        paused = threading.Event()
 
         def step(project: Project) -> Task[Any]:
-            from napari_pancluster.core.pipeline.everything import train_and_map
+            return train_and_map_apart(
+                project, given, map_config, resume=resume, paused=paused, warn=self.warned.emit
+            )
 
-            return train_and_map(project, given, map_config, resume=resume)
-
-        self._start("Training", step)
+        self._start("Training", step, paused=paused)
 
     def map(self, config: MapConfig, k: int | None) -> None:
         """Map the tissue anew, with another stride or number of clusters."""
@@ -183,20 +193,19 @@ class Work(QObject):
         self._start("Mapping", step)
 
     def everything(self, given: Mapping[str, Any]) -> None:
-        """Do all that is missing or out of date."""
+        """Do all that is missing or out of date, in a process of its own."""
+        paused = threading.Event()
         warnings: list[str] = []
 
         def step(project: Project) -> Task[Any]:
-            from napari_pancluster.core.pipeline.everything import run_all
-
-            return run_all(project, train=given, warn=warnings.append)
+            return run_all_apart(project, given, paused=paused, warn=warnings.append)
 
         def done(_: Any) -> None:
             self._reload()
             if warnings:
                 self.warned.emit("\n".join(warnings))
 
-        self._start("All steps", step, done)
+        self._start("All steps", step, done, paused=paused)
 
     def embed(self) -> None:
         """Lay the patches out as a UMAP."""
@@ -219,6 +228,60 @@ class Work(QObject):
             return export(project, folder, formats)
 
         self._start("Export", step, done)
+
+    # Carrying through registrations
+
+    def transfer_file(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        from_: str,
+        to: str,
+        done: Callable[[Mapping[str, Any]], object],
+    ) -> None:
+        """Carry points, annotations or labels from one stain of the shown case to another."""
+        between = {"case": self._session.case, "from_": from_, "to": to}
+
+        def step(project: Project) -> Task[dict[str, Any]]:
+            from napari_pancluster.core.pipeline.carrying import transfer_file
+            from napari_pancluster.core.pipeline.registering import map_points
+
+            if source.suffix.lower() == ".csv":
+                yield Progress(f"Mapping {source.name}")
+                return map_points(project, **between, source=source, target=target)
+            return (yield from transfer_file(project, **between, source=source, target=target))
+
+        self._start("Carrying over", step, done)
+
+    def export_transforms(
+        self, folder: Path, done: Callable[[list[str]], object], *, cases: Sequence[str] = ()
+    ) -> None:
+        """Write the registrations of all cases, or these, for ITK."""
+
+        def step(project: Project) -> Task[list[str]]:
+            from napari_pancluster.core.pipeline.carrying import export_transforms
+
+            return export_transforms(project, folder, cases)
+
+        self._start("Writing the transforms", step, done)
+
+    def warp_slides(
+        self,
+        folder: Path,
+        format: Literal["ome-tiff", "ome-zarr"],
+        done: Callable[[list[str]], object],
+        *,
+        cases: Sequence[str] = (),
+    ) -> None:
+        """Write the registered slides of all cases, or these, in the frame of their reference."""
+
+        def step(project: Project) -> Task[list[str]]:
+            from napari_pancluster.core.pipeline.carrying import warp_slides
+
+            return warp_slides(project, folder, cases=cases, format=format)
+
+        self._start("Writing the registered slides", step, done)
 
     # Keeping what the user made
 
@@ -299,6 +362,7 @@ class Work(QObject):
         *,
         quiet: bool = False,
         gives_way: bool = False,
+        paused: threading.Event | None = None,
     ) -> None:
         if self._session.project is None:
             return
@@ -311,8 +375,13 @@ class Work(QObject):
                 done or self._on_step,
                 quiet=quiet,
                 gives_way=gives_way,
+                paused=paused,
             )
         )
+
+    def reload(self) -> None:
+        """Show the project as it is on disk now."""
+        self._reload()
 
     def _on_step(self, _: Any) -> None:
         self._reload()

@@ -81,6 +81,19 @@ def read_tissue(folder: Path) -> TissueMask:
     return TissueMask(arrays["mask"], facts["mpp"])
 
 
+def write_landmarks(
+    folder: Path, fixed_px: NDArray[np.float64], moving_px: NDArray[np.float64]
+) -> None:
+    """Write landmarks, (N, 2) row and col in level-0 px of either slide."""
+    _write(folder, {"fixed_px": fixed_px, "moving_px": moving_px}, {})
+
+
+def read_landmarks(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read landmarks, (N, 2) row and col in level-0 px of the fixed and of the moving slide."""
+    arrays, _ = _read(folder)
+    return arrays["fixed_px"], arrays["moving_px"]
+
+
 def write_latents(folder: Path, table: PatchTable, latents: Latents) -> None:
     """Write the latents of all patches, with the table they belong to."""
     arrays = {f"index_{n}": grid.index for n, grid in enumerate(table.grids)}

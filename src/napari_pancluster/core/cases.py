@@ -12,8 +12,8 @@ import numpy as np
 
 from napari_pancluster.core.errors import InputError, SlideError
 from napari_pancluster.core.profile import can_apply_profile, with_profile
-from napari_pancluster.core.project import CaseRecord, StainRecord
 from napari_pancluster.core.readers.base import PLAUSIBLE_MPP
+from napari_pancluster.core.records import CaseRecord, StainRecord
 from napari_pancluster.core.separation import slide_gain
 from napari_pancluster.core.slide import Slide, open_slide
 from napari_pancluster.core.stain import Stain

@@ -270,6 +270,19 @@ class RegisterConfig(BaseModel):
         ge=0.2,
         le=5.0,
     )
+    strategy: Literal["auto", "reference", "order"] = Field(
+        default="auto",
+        title="Way to the reference",
+        description="reference lays every stain straight on it; order goes from section to "
+        "section, as they are listed; auto goes straight, and along the order where that is not ok "
+        "and the order fits better.",
+    )
+    landmark_use: Literal["pull", "start", "rigid", "affine", "spline"] = Field(
+        default="pull",
+        title="Landmarks",
+        description="start: they take the place of the search; pull: from ten pairs on they draw "
+        "the deformation, too; rigid, affine and spline: they alone decide.",
+    )
     candidates: int = Field(
         default=6,
         title="Starting positions",

@@ -19,6 +19,7 @@ from napari_pancluster.core.stain import MAX_OD
 
 # Densities are kept in 8 bits: steps of 0.008, below the noise of an 8-bit scanner.
 _CODE = 255 / MAX_OD
+_NOISE_OD = 0.01
 _BLOCK_PX = 1024
 _HUE_SHARE = 0.25
 
@@ -52,7 +53,10 @@ class PatchStore:
     def channel_statistics(
         self, most: int = 512
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return mean and standard deviation of the density of every channel, each (C,)."""
+        """Return mean and standard deviation of the density of every channel, each (C,).
+
+        The deviation of a channel without any contrast is 1.
+        """
         rows = np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)
         codes = self.codes[rows].astype(np.float32) / _CODE
         shown = np.repeat(self.present[rows], CHANNELS, axis=1)
@@ -61,7 +65,10 @@ class PatchStore:
         for c in range(codes.shape[1]):
             values = codes[shown[:, c], c]
             if values.size:
-                mean[c], std[c] = values.mean(), max(float(values.std()), 1e-2)
+                spread = float(values.std())
+                # Scaled up, a stain that is the same everywhere is nothing but the variation that
+                # views are given, and hides what the other stains show.
+                mean[c], std[c] = values.mean(), spread if spread > _NOISE_OD else 1.0
         return mean, std
 
 

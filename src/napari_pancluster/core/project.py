@@ -12,101 +12,41 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from napari_pancluster import __version__
 from napari_pancluster.core.errors import ProjectError
+from napari_pancluster.core.records import (
+    FORMAT_VERSION,
+    MIGRATIONS,
+    ArtefactRecord,
+    CaseRecord,
+    ProjectState,
+)
 
-FORMAT_VERSION = 1
 SUFFIX = ".pancluster"
 _STATE, _LOCK, _WRITER = "project.json", "project.lock", ".writer"
 _LOCK_WAIT_S, _LOCK_STALE_S = 10.0, 60.0
 _ORPHAN_AGE_S = 7 * 24 * 3600.0
 
-
-class StainRecord(BaseModel):
-    """A slide of a case, as the project remembers it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    path: str
-    mpp: float | None = Field(description="µm/px of level 0; None leaves the scale to registration")
-    mpp_source: Literal["file", "user", "nominal", "unknown", "uncalibrated"]
-    fingerprint: str
-    background: tuple[float, ...]
-    oblong: float = Field(default=1.0, description="pixel size down over pixel size across")
-    modality: Literal["brightfield", "fluorescence"] = "brightfield"
-    picked: tuple[int, int, int] = Field(default=(0, 1, 2), description="channels that are read")
-    bright: tuple[float, ...] = Field(default=(), description="fluorescence: full intensity")
-    full_scale: float | None = Field(default=None, description="stored value that counts as 255")
-    gain: float = Field(default=1.0, description="factor on the density where patches are compared")
-    profiled: bool = Field(default=False, description="whether its ICC profile is applied")
-    extra: dict[str, str] = Field(default_factory=dict, description="from the sample sheet")
-
-    @property
-    def token(self) -> str:
-        """What an artefact made from this slide depends on."""
-        token = f"slide:{self.fingerprint}@{self.mpp}"
-        seen = (
-            self.oblong,
-            self.modality,
-            self.picked,
-            self.full_scale,
-            self.gain,
-            self.profiled,
-        )
-        usual = (1.0, "brightfield", (0, 1, 2), None, 1.0, False)
-        return token if seen == usual else f"{token}#{seen}"
+Change = Callable[[ProjectState], ProjectState]
+# How a new artefact takes its place under its key.
+Place = Callable[[ProjectState, str, ArtefactRecord], ProjectState]
 
 
-class CaseRecord(BaseModel):
-    """A case: one slide a stain, one of them the reference."""
+@dataclass
+class _Batch:
+    """What is to be committed at once."""
 
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    reference: str
-    stains: tuple[StainRecord, ...]
-
-    @property
-    def extra(self) -> dict[str, str]:
-        """What the sample sheet says of all slides of the case alike, such as group and age."""
-        first, *others = (s.extra for s in self.stains)
-        return {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
-
-    def stain(self, name: str) -> StainRecord:
-        """Return the record of a stain that is known to be there."""
-        return next(s for s in self.stains if s.name == name)
-
-
-class ArtefactRecord(BaseModel):
-    """One finished result."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: str
-    id: str
-    inputs: tuple[str, ...]
-    summary: dict[str, Any]
-    created: str
-
-
-class ProjectState(BaseModel):
-    """Everything ``project.json`` says."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format_version: int = FORMAT_VERSION
-    written_by: str = __version__
-    cases: tuple[CaseRecord, ...]
-    artefacts: dict[str, ArtefactRecord] = Field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    records: list[ArtefactRecord] = field(default_factory=list)
 
 
 class Project:
@@ -123,7 +63,7 @@ class Project:
     def __init__(self, root: Path, state: ProjectState) -> None:
         self.root = root
         self.state = state
-        self._batch: dict[str, ArtefactRecord] | None = None
+        self._batch: _Batch | None = None
 
     @classmethod
     def create(cls, path: Path, cases: tuple[CaseRecord, ...]) -> Project:
@@ -163,8 +103,10 @@ class Project:
             If it is no project, damaged, or from a newer version.
         """
         root = project_path(path)
+        # Listed before the state is read, which names all that others commit in between.
+        idle = [f for f in (root / "artefacts").glob("*/*") if not _being_written(f)]
         project = cls(root, _read_state(root))
-        project._collect_orphans()
+        project._collect_orphans(idle)
         return project
 
     def case(self, name: str) -> CaseRecord:
@@ -191,22 +133,27 @@ class Project:
 
     def is_stale(self, key: str) -> bool:
         """Return whether something an artefact was made from is no longer current."""
-        record = self.state.artefacts[key]
-        current = {a.id for a in self.state.artefacts.values()}
-        current |= {s.token for case in self.state.cases for s in case.stains}
-        if not set(record.inputs) <= current:
-            return True
-        made_from = [k for k, a in self.state.artefacts.items() if a.id in record.inputs]
-        return any(self.is_stale(k) for k in made_from)
+        return self.state.is_outdated(self.state.artefacts[key])
 
     @contextmanager
     def writing(
-        self, key: str, inputs: tuple[str, ...], summary: dict[str, Any], *, id_: str | None = None
+        self,
+        key: str,
+        inputs: tuple[str, ...],
+        summary: dict[str, Any],
+        *,
+        id_: str | None = None,
+        place: Place = ProjectState.with_current,
     ) -> Iterator[Path]:
         """Give a fresh folder to write an artefact into; commit it when the block ends well.
 
         On any exception, Cancel and Ctrl-C included, the folder is removed and the project stays
         as it was. Entries put into `summary` inside the block are committed with it.
+
+        Parameters
+        ----------
+        place
+            How it takes its place; it becomes current, unless told otherwise.
         """
         record = ArtefactRecord(
             step=key.split("/")[0],
@@ -223,49 +170,55 @@ class Project:
             )
             yield folder
             record = record.model_copy(update={"summary": summary})
-            with self.batch():
-                self._add(key, record)
+            with self.batch() as batch:
+                batch.records.append(record)
+                self.change(lambda state: place(state, key, record))
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise ProjectError(
-                f"{self.root} cannot be written ({error.strerror or error}). "
-                "Free some disk space or check the folder's permissions; nothing was changed."
-            ) from error
+            raise self._unwritable(error) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Commit all that is written inside the block at once, or nothing of it.
+    def batch(self) -> Iterator[_Batch]:
+        """Commit all that is written and changed inside the block at once, or nothing of it.
 
         A batch inside another is a part of it.
         """
         if self._batch is not None:
-            yield
+            yield self._batch
             return
-        before, self._batch = self.state, {}
+        before, batch = self.state, _Batch()
+        self._batch = batch
         try:
-            yield
-            written = dict(self._batch)
-            if written:
-                self._commit(lambda artefacts: {**artefacts, **written})
+            yield batch
+            if batch.changes:
+                self._commit(batch.changes)
         except BaseException:
-            for record in self._batch.values():
+            for record in batch.records:
                 shutil.rmtree(self.folder(record), ignore_errors=True)
             self.state = before
             raise
         finally:
             self._batch = None
-        for record in written.values():
+        for record in batch.records:
             (self.folder(record) / _WRITER).unlink(missing_ok=True)
 
-    def _add(self, key: str, record: ArtefactRecord) -> None:
-        """Make an artefact current here; others see it when the batch ends."""
-        assert self._batch is not None
-        self._batch[key] = record
-        artefacts = {**self.state.artefacts, key: record}
-        self.state = self.state.model_copy(update={"artefacts": artefacts})
+    def change(self, change: Change) -> None:
+        """Change what ``project.json`` says: now, or when the batch ends.
+
+        Parameters
+        ----------
+        change
+            Given the state as it is on disk then, with what other windows committed. What it
+            raises leaves the project as it was.
+        """
+        if self._batch is None:
+            self._commit([change])
+            return
+        self.state = change(self.state)
+        self._batch.changes.append(change)
 
     def run_folder(self, run: str) -> Path:
         """Return the folder of a training run in progress; it is no project state."""
@@ -299,7 +252,7 @@ class Project:
             New path by fingerprint.
         """
 
-        def moved(state: ProjectState) -> dict[str, Any]:
+        def moved(state: ProjectState) -> ProjectState:
             cases = []
             for case in state.cases:
                 stains = tuple(
@@ -307,27 +260,34 @@ class Project:
                     for s in case.stains
                 )
                 cases.append(case.model_copy(update={"stains": stains}))
-            return {"cases": tuple(cases)}
+            return state.model_copy(update={"cases": tuple(cases)})
 
-        self._change(moved)
+        self.change(moved)
 
-    def _commit(
-        self, change: Callable[[Mapping[str, ArtefactRecord]], dict[str, ArtefactRecord]]
-    ) -> None:
-        self._change(lambda state: {"artefacts": change(state.artefacts)})
+    def _commit(self, changes: Sequence[Change]) -> None:
+        try:
+            with _locked(self.root / _LOCK):
+                # Read again: another window may have committed; each commit changes only its keys.
+                state = _read_state(self.root)
+                for change in changes:
+                    state = change(state)
+                new = state.model_copy(update={"written_by": __version__})
+                _write_synced(self.root / _STATE, new.model_dump_json(indent=1))
+                self.state = new
+        except OSError as error:
+            raise self._unwritable(error) from error
 
-    def _change(self, change: Callable[[ProjectState], dict[str, Any]]) -> None:
-        with _locked(self.root / _LOCK):
-            # Read again: another window may have committed; each commit changes only its keys.
-            state = _read_state(self.root)
-            new = state.model_copy(update={**change(state), "written_by": __version__})
-            _write_synced(self.root / _STATE, new.model_dump_json(indent=1))
-            self.state = new
+    def _unwritable(self, error: OSError) -> ProjectError:
+        return ProjectError(
+            f"{self.root} cannot be written ({error.strerror or error}). "
+            "Free some disk space or check the folder's permissions; nothing was changed."
+        )
 
-    def _collect_orphans(self) -> None:
+    def _collect_orphans(self, idle: Sequence[Path]) -> None:
         named = {self.folder(a) for a in self.state.artefacts.values()}
-        for folder in (self.root / "artefacts").glob("*/*"):
-            if folder not in named and not _being_written(folder):
+        named |= {self.folder(k.record) for kept in self.state.kept.values() for k in kept}
+        for folder in idle:
+            if folder not in named:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -354,6 +314,9 @@ def _read_state(root: Path) -> ProjectState:
             f"{root} was written by a newer version ({raw.get('written_by')}, format {version}). "
             "Update napari-pancluster to open it."
         )
+    while isinstance(version, int) and version in MIGRATIONS:
+        raw = MIGRATIONS[version](raw)
+        version = raw["format_version"]
     try:
         return ProjectState.model_validate(raw)
     except ValidationError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.project import Project, StainRecord
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.records import StainRecord
 from napari_pancluster.core.slide import fingerprint
 
 _MOST_FILES = 200_000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,22 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pancluster.core.config import SelectConfig
+from napari_pancluster.core.dunn import check_rows, dunn, generalised_dunn
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.latents import Clustering
-from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.progress import Progress, R, Task
 
 BETTER: dict[str, Literal["higher", "lower"]] = {
     "dunn": "higher",
+    "generalised_dunn": "higher",
     "silhouette": "higher",
     "davies_bouldin": "lower",
     "calinski_harabasz": "higher",
     "stability": "higher",
 }
-_ROWS = 512
-# Share of the patches a repeat judges.
-_SHARE = 0.8
-# Silhouette needs all distances; this many patches keep it to a second a k.
+PLAIN_NAMES = {
+    "dunn": "Dunn",
+    "generalised_dunn": "robust Dunn",
+    "silhouette": "silhouette",
+    "davies_bouldin": "Davies–Bouldin",
+    "calinski_harabasz": "Calinski–Harabasz",
+    "stability": "stability",
+}
+# Share of the patches a repeat judges. Over random halves an index varies as much as over new
+# samples of all patches, so that its spread is a standard error.
+_SHARE = 0.5
+# Silhouette needs all distances; this many patches keep it to a fraction of a second a k.
 _SILHOUETTE_PATCHES = 4000
+# k-means cannot be cancelled; on this many patches it need not be.
+_STABILITY_PATCHES = 5000
+_STARTS = 2
+# A trend is told from this many k on.
+_TREND_K = 5
+_DRAWS = 200
+# What differs by less than two standard errors is level.
+_APART = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,9 +57,10 @@ class ValidationScores:
     k
         (K,) numbers of clusters.
     mean, std
-        Per index: (K,) its mean over the repeats, and its spread.
+        Per index: (K,) its mean over the repeats, and its spread. NaN for an index that was not
+        computed, as in a project of an earlier version.
     suggested_k
-        The k with the best mean rank.
+        The k that the indices speak for.
     why
         The suggestion in words.
     """
@@ -50,45 +71,10 @@ class ValidationScores:
     suggested_k: int
     why: str
 
-
-def dunn(latents: NDArray[np.floating], assignments: NDArray[np.integer]) -> float:
-    """Return Dunn's index: least distance between clusters over the largest diameter.
-
-    Exact, with distances computed block by block, so that memory stays flat.
-
-    Parameters
-    ----------
-    latents
-        (N, D).
-    assignments
-        (N,) cluster of each row.
-
-    References
-    ----------
-    Dunn, Well-separated clusters and optimal fuzzy partitions, J. Cybernetics 4, 1974.
-    """
-    order = np.argsort(assignments, kind="stable")
-    values, groups = np.asarray(latents, np.float64)[order], np.asarray(assignments)[order]
-    norms = np.square(values).sum(1)
-    # |a - b|² = |a|² + [a, 1] · [-2b, |b|²]: one product, and one pass over it.
-    left = np.column_stack([values, np.ones(len(values))])
-    right = np.column_stack([-2 * values, norms]).T
-    ends = np.searchsorted(groups, groups, side="right")
-    nearest, widest, top = np.inf, 0.0, 0
-    while top < len(values):
-        # Rows of one cluster at a time. Distances are symmetric: what lies left was seen before.
-        end = int(ends[top])
-        rows = slice(top, min(top + _ROWS, end))
-        within = (left[rows] @ right[:, top:end]).max(axis=1) + norms[rows]
-        # A row and itself are 0 apart, whatever the last bit of the difference says.
-        widest = max(widest, float(within.max()) if end - top > 1 else 0.0)
-        if end < len(values):
-            across = (left[rows] @ right[:, end:]).min(axis=1) + norms[rows]
-            nearest = min(nearest, float(across.min()))
-        top = rows.stop
-    if not np.isfinite(nearest) or widest <= 0:
-        return float("nan")
-    return float(np.sqrt(max(nearest, 0.0) / widest))
+    def __post_init__(self) -> None:
+        unknown = {name: np.full(len(self.k), np.nan) for name in BETTER}
+        object.__setattr__(self, "mean", {**unknown, **self.mean})
+        object.__setattr__(self, "std", {**unknown, **self.std})
 
 
 def select_k(
@@ -99,14 +85,16 @@ def select_k(
 ) -> Task[ValidationScores]:
     """Return the indices of several clusterings of the same patches.
 
-    Latents are z-scored; distances are Euclidean. Each repeat judges 80 % of the
-    patches drawn; stability is the adjusted Rand index between the run's clusters and those that
-    k-means finds in the repeat when started from the clusters' means.
+    Latents are z-scored; distances are Euclidean. Each repeat judges a random half of the
+    patches drawn. Stability is the mean adjusted Rand index between a repeat and the others, and
+    the run: each repeat clusters its half by k-means from a seed of its own, and all patches go
+    to its nearest mean (after Fang and Wang, Selection of the number of clusters via the
+    bootstrap method, Computational Statistics & Data Analysis 56, 2012).
 
     Raises
     ------
     InputError
-        If there are not enough patches to judge.
+        If there are not enough patches to judge, or latents that are not finite.
     """
     rng = np.random.default_rng(config.seed)
     rows = _even_rows(case_id, config.patches, rng)
@@ -116,102 +104,270 @@ def select_k(
             f"{len(rows)} patches are too few to judge {largest} clusters. "
             "Use a smaller --stride-px or --k."
         )
-    values = latents[rows]
+    values, _ = check_rows(latents[rows], clusterings[0].assignments[rows])
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
     kept = round(_SHARE * len(rows))
     parts = [rng.permutation(len(rows))[:kept] for _ in range(config.repeats)]
     found: dict[str, list[list[float]]] = {name: [] for name in BETTER}
     for number, clustering in enumerate(clusterings):
-        yield Progress("Judging k", number, len(clusterings))
-        scores = [_indices(values[part], clustering.assignments[rows][part]) for part in parts]
-        for name in BETTER:
-            found[name].append([s[name] for s in scores])
-    # (K, repeats); an index is undefined in all repeats of a k or in none, so no masked means.
-    mean = {name: np.asarray(v).mean(axis=1) for name, v in found.items()}
-    std = {name: np.asarray(v).std(axis=1) for name, v in found.items()}
+        progress = Progress("Judging k", number, len(clusterings))
+        labels = np.unique(clustering.assignments[rows], return_inverse=True)[1]
+        judged = yield from _quietly(_judge(values, labels, parts, config.seed), progress)
+        for name, of_repeats in judged.items():
+            found[name].append(of_repeats)
+    mean = {n: np.asarray(v).mean(axis=1) for n, v in found.items()}
+    # One repeat has no spread; ddof=1 would make it NaN.
+    std = {n: np.asarray(v).std(axis=1, ddof=min(1, len(parts) - 1)) for n, v in found.items()}
     ks = np.asarray([c.k for c in clusterings])
-    suggested, why = suggest(ks, mean)
+    suggested, why = suggest(ks, mean, std)
     return ValidationScores(ks, mean, std, suggested, why)
 
 
-def suggest(k: NDArray[np.int64], mean: dict[str, NDArray[np.float64]]) -> tuple[int, str]:
-    """Return the k with the best mean rank over the indices, and the evidence in words."""
-    ranks = np.mean([_ranks(mean[n], better) for n, better in BETTER.items()], axis=0)
-    best = int(np.argmin(ranks))
+def suggest(
+    k: NDArray[np.int64],
+    mean: Mapping[str, NDArray[np.float64]],
+    std: Mapping[str, NDArray[np.float64]],
+) -> tuple[int, str]:
+    """Return the k that the indices together speak for, and the evidence in words.
+
+    Every index ranks the k twice: by its value, and by its height above its own trend over
+    log k, since most indices rise or fall with k where there are no clusters at all. The k of
+    the best mean rank lies in a range that is flat if the mean rank by value stays within two
+    standard errors there. These come from curves drawn anew within the noise of each index: its
+    spread, and its roughness from one k to the next, since every k has a clustering of its own
+    and they differ by chance as well. The largest k of the range is suggested: indices lean to
+    few clusters, merging two of them is a click, and a tissue that was missed is not seen. A k
+    that most indices like best is not passed over for that.
+
+    Evidence is contradictory if most indices like a k outside the range best. It is flat if the
+    range is more than half of all k: the k of the best mean rank has to do, and contradictory
+    even then if most indices hold another k for better by more than their noise.
+
+    Parameters
+    ----------
+    k
+        (K,) numbers of clusters.
+    mean, std
+        Per index: (K,) its value and its spread.
+
+    References
+    ----------
+    Gasser, Sroka and Jennen-Steinmetz, Residual variance and residual pattern in nonlinear
+    regression, Biometrika 73, 1986 (noise from second differences; here their median). Breiman
+    et al., Classification and regression trees, 1984 (standard errors say what is level).
+    """
+    order = np.argsort(k)
+    k = k[order]
+    names = [name for name in BETTER if np.isfinite(mean[name]).any()]
+    if not names:
+        why = "no index can be computed; all patches look alike or fall into one cluster"
+        return int(k[0]), f"{k[0]}: {why}."
+    heights = np.stack([_height(name, mean[name][order]) for name in names])
+    noise = np.array([_noise(name, mean[name][order], std[name][order]) for name in names])
+    low, best, high = _flat(heights, noise, k)
+    flat = len(k) > 2 and 2 * (high - low + 1) > len(k)
+    liked = heights.argmax(axis=1)
+    at = best if flat or 2 * int(np.sum(liked == best)) > len(names) else high
+    against = (liked < low) | (liked > high)
+    if flat:
+        # A range this wide excludes little: it may be that the indices outvote each other.
+        against = heights.max(axis=1) - heights[:, at] > _APART * np.sqrt(2) * noise
+    contradictory = 2 * int(against.sum()) > len(names)
+    parts = [f"best rank over {len(names)} indices together"] if at == best else []
+    parts += _preferences([PLAIN_NAMES[name] for name in names], k[liked], int(k[at]))
+    if high > low:
+        level = "level on balance" if contradictory else "all flat"
+        taken = ", of which the most is taken" if at == high and not flat else ""
+        parts.append(f"{level} from {k[low]} to {k[high]}{taken}")
+    why = f"{k[at]}: {'; '.join(parts)}."
+    if contradictory:
+        why += " The evidence is contradictory: most indices prefer other k."
+    elif flat:
+        why += " The evidence is flat: it does not single out a k."
+    return int(k[at]), why
+
+
+def _preferences(names: list[str], liked: NDArray[np.int64], chosen: int) -> list[str]:
+    """Return in words which index likes which k best, those for the chosen k first."""
     favours: dict[int, list[str]] = {}
-    for name, better in BETTER.items():
-        values = mean[name] if better == "higher" else -mean[name]
-        if np.isfinite(values).any():
-            favours.setdefault(int(k[np.nanargmax(values)]), []).append(PLAIN_NAMES[name])
-    chosen = int(k[best])
-    parts = [f"best mean rank of {len(BETTER)} indices"]
-    if chosen in favours:
-        parts.append(f"best by {_join(favours.pop(chosen))}")
-    parts += [
-        f"{_join(names)} prefer{'s' * (len(names) == 1)} {other}"
-        for other, names in sorted(favours.items())
-    ]
-    level = k[ranks <= ranks[best] + _LEVEL * len(k)]
-    if len(level) > 1:
-        parts.append(f"nearly level: {', '.join(str(v) for v in level)}")
-    return chosen, f"{chosen}: {'; '.join(parts)}."
+    for name, other in zip(names, liked, strict=True):
+        favours.setdefault(int(other), []).append(name)
+    words = [f"best by {_join(favours.pop(chosen))}"] if chosen in favours else []
+    for other, others in sorted(favours.items()):
+        words.append(f"{_join(others)} prefer{'s' * (len(others) == 1)} {other}")
+    return words
 
 
-PLAIN_NAMES = {
-    "dunn": "Dunn",
-    "silhouette": "silhouette",
-    "davies_bouldin": "Davies–Bouldin",
-    "calinski_harabasz": "Calinski–Harabasz",
-    "stability": "stability",
-}
-# A mean rank this close to the best, as a share of all ranks, is no evidence against a k.
-_LEVEL = 0.05
+def _height(name: str, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return an index over k as something where more is better, and -inf where undefined."""
+    if name == "calinski_harabasz":
+        # A ratio of variances without an upper end: its differences are relative.
+        mean = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    elif BETTER[name] == "lower":
+        mean = -mean
+    return np.where(np.isfinite(mean), mean, -np.inf)
+
+
+def _noise(name: str, mean: NDArray[np.float64], std: NDArray[np.float64]) -> float:
+    """Return how far an index moves by chance: spread over repeats, and roughness over k."""
+    known = np.isfinite(mean) & np.isfinite(std)
+    if name == "calinski_harabasz":
+        std = std / np.where(mean > 0, mean, 1.0)
+    spread = float(np.sqrt(np.mean(np.square(std[known])))) if known.any() else 0.0
+    curve = _height(name, mean)
+    curve = curve[np.isfinite(curve)]
+    if len(curve) < _TREND_K:
+        return spread
+    # Median, not mean: a true peak is rough as well, but at one k only. Of normal noise, second
+    # differences have a variance six times its own, and a median of 0.6745 deviations.
+    roughness = float(np.median(np.abs(np.diff(curve, 2)))) / 0.6745 / np.sqrt(6)
+    return float(np.hypot(spread, roughness))
+
+
+def _flat(
+    heights: NDArray[np.float64], noise: NDArray[np.float64], k: NDArray[np.int64]
+) -> tuple[int, int, int]:
+    """Return first, best and last place of the range of k that no index tells apart.
+
+    Parameters
+    ----------
+    heights
+        (M, K) of M indices, more is better.
+    noise
+        (M,) standard deviation of each.
+    k
+        (K,) ascending.
+    """
+    best = int(np.argmin(_mean_rank(heights) + _mean_rank(_above_trend(heights, k))))
+    rank = _mean_rank(heights)
+    rng = np.random.default_rng(0)
+    ranks = _mean_rank(heights + noise[:, None] * rng.standard_normal((_DRAWS, *heights.shape)))
+    error = (ranks - ranks[:, [best]]).std(axis=0)
+    apart = np.flatnonzero(rank - rank[best] > _APART * error)
+    before, after = apart[apart < best], apart[apart > best]
+    return (
+        int(before[-1]) + 1 if len(before) else 0,
+        best,
+        int(after[0]) - 1 if len(after) else len(k) - 1,
+    )
+
+
+def _mean_rank(heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (..., K) mean rank of each k over the indices (..., M, K), 1 for the best."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-heights, axis=-1).mean(axis=-2), np.float64)
+
+
+def _above_trend(heights: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return heights (M, K) less the straight line over log k of each index."""
+    above = heights.copy()
+    for height, out in zip(heights, above, strict=True):
+        known = np.isfinite(height)
+        if known.sum() >= _TREND_K:
+            line = np.polynomial.Polynomial.fit(np.log(k[known]), height[known], 1)
+            out[known] -= line(np.log(k[known]))
+    return above
 
 
 def _join(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _ranks(values: NDArray[np.float64], better: str) -> NDArray[np.float64]:
-    """Return 0 for the best value; what could not be computed ranks last."""
-    from scipy.stats import rankdata
+def _judge(
+    values: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    parts: Sequence[NDArray[np.int64]],
+    seed: int,
+) -> Task[dict[str, list[float]]]:
+    """Return every index of one clustering, one value a repeat."""
+    judged: dict[str, list[float]] = {name: [] for name in BETTER}
+    for part in parts:
+        for name, value in (yield from _indices(values[part], labels[part])).items():
+            judged[name].append(value)
+    judged["stability"] = yield from _stability(values, labels, parts, seed)
+    return judged
 
-    cost = -values if better == "higher" else values
-    return np.asarray(rankdata(np.where(np.isfinite(cost), cost, np.inf)), np.float64) - 1
 
-
-def _indices(values: NDArray[np.floating], assignments: NDArray[np.integer]) -> dict[str, float]:
-    from sklearn.metrics import (
-        adjusted_rand_score,
-        calinski_harabasz_score,
-        davies_bouldin_score,
-        silhouette_score,
-    )
+def _indices(
+    values: NDArray[np.float64], assignments: NDArray[np.integer]
+) -> Task[dict[str, float]]:
+    """Return the indices but stability of some patches; NaN where one is undefined."""
+    from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
     used, labels = np.unique(assignments, return_inverse=True)
-    if len(used) < 2 or len(used) >= len(values):
-        return dict.fromkeys(BETTER, float("nan"))
+    if len(used) < 2 or len(used) >= len(values) or not np.ptp(values, axis=0).any():
+        return {name: float("nan") for name in BETTER if name != "stability"}
     few = np.linspace(0, len(values) - 1, min(len(values), _SILHOUETTE_PATCHES)).astype(np.int64)
-    several = len(np.unique(labels[few])) > 1
+    silhouette = float("nan")
+    if 1 < len(np.unique(labels[few])) < len(few):
+        silhouette = float(silhouette_score(values[few], labels[few]))
+    yield Progress("Judging k")
+    exact = yield from dunn(values, labels)
+    yield Progress("Judging k")
     return {
-        "dunn": dunn(values, labels),
-        "silhouette": float(silhouette_score(values[few], labels[few]))
-        if several
-        else float("nan"),
+        "dunn": exact,
+        "generalised_dunn": generalised_dunn(values, labels),
+        "silhouette": silhouette,
         "davies_bouldin": float(davies_bouldin_score(values, labels)),
         "calinski_harabasz": float(calinski_harabasz_score(values, labels)),
-        "stability": float(adjusted_rand_score(labels, _recluster(values, labels))),
     }
 
 
-def _recluster(values: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.integer]:
-    from sklearn.cluster import KMeans
+def _stability(
+    values: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    parts: Sequence[NDArray[np.int64]],
+    seed: int,
+) -> Task[list[float]]:
+    """Return a repeat's mean adjusted Rand index with the run and the other repeats."""
+    from sklearn.metrics import adjusted_rand_score
 
-    means = np.stack([values[labels == label].mean(0) for label in range(int(labels.max()) + 1)])
-    found: NDArray[np.integer] = KMeans(len(means), init=means, n_init=1, max_iter=50).fit_predict(
-        values
-    )
+    count = int(labels.max()) + 1
+    if count < 2 or not np.ptp(values, axis=0).any():
+        return [float("nan")] * len(parts)
+    found = [labels]
+    for number, part in enumerate(parts):
+        few = part[:_STABILITY_PATCHES]
+        found.append((yield from _cluster_anew(values, few, count, seed + number)))
+    alike = np.zeros((len(found), len(found)))
+    for a, b in itertools.combinations(range(len(found)), 2):
+        alike[a, b] = alike[b, a] = adjusted_rand_score(found[a], found[b])
+    # The first row is the run itself.
+    return [float(row.sum()) / len(parts) for row in alike[1:]]
+
+
+def _cluster_anew(
+    values: NDArray[np.float64], few: NDArray[np.int64], count: int, seed: int
+) -> Task[NDArray[np.integer]]:
+    """Return the nearest of `count` means for every patch, found from a few of them."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    fits = []
+    for start in range(_STARTS):
+        yield Progress("Judging k")
+        means = KMeans(count, n_init=1, max_iter=50, random_state=_STARTS * seed + start)
+        with warnings.catch_warnings():
+            # Patches that are copies of each other: fewer means are found, and that is fine.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fits.append(means.fit(values[few]))
+    found: NDArray[np.integer] = min(fits, key=lambda fit: float(fit.inertia_)).predict(values)
     return found
+
+
+def _quietly(task: Task[R], progress: Progress) -> Task[R]:
+    """Drive a task whose own progress is of no interest."""
+    try:
+        while True:
+            try:
+                next(task)
+            except StopIteration as stop:
+                result: R = stop.value
+                return result
+            yield progress
+    finally:
+        task.close()
 
 
 def _even_rows(

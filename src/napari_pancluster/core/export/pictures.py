@@ -262,8 +262,8 @@ def _umap_picture(path: Path, content: Content) -> Path:
 def _curves_picture(path: Path, content: Content) -> Path:
     assert content.scores is not None
     scores = content.scores
-    with _figure(path, 12, 7) as figure:
-        panels = figure.subplots(2, 3).ravel()
+    with _figure(path, 15, 7) as figure:
+        panels = figure.subplots(2, 4).ravel()
         for (name, better), axes in zip(BETTER.items(), panels, strict=False):
             axes.errorbar(
                 scores.k,
@@ -288,6 +288,7 @@ def _curves_picture(path: Path, content: Content) -> Path:
             axes.set_title(f"{PLAIN_NAMES[name]} ({better} is better)", fontsize=10)
             axes.set_xlabel("k")
         panels[0].legend(frameon=False, fontsize=9)
-        panels[-1].axis("off")
+        for empty in panels[len(BETTER) :]:
+            empty.axis("off")
         panels[-1].text(0, 0.9, scores.why, wrap=True, va="top", fontsize=10)
     return path

@@ -20,7 +20,8 @@ from napari_pancluster.core.overview import (
 )
 from napari_pancluster.core.profile import with_profile
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.project import CaseRecord, Project, StainRecord
+from napari_pancluster.core.project import Project
+from napari_pancluster.core.records import CaseRecord, StainRecord
 from napari_pancluster.core.slide import Slide, open_slide
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain

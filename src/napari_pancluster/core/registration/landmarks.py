@@ -1,25 +1,25 @@
-"""Corresponding points a person has set on two sections."""
+"""Corresponding points a person has set on two sections, and the table they come from."""
 
 from __future__ import annotations
 
 import csv
+import os
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import RBFInterpolator
 
 from napari_pancluster.core.errors import InputError
-from napari_pancluster.core.registration.images import Matrix, compose
 from napari_pancluster.core.slide import Slide
-from napari_pancluster.core.transform import Transform
 
 COLUMNS = ("fixed_x", "fixed_y", "moving_x", "moving_y")
+# Pairs that tell a move and a turn.
 LEAST = 3
-LEAST_FOR_SPLINE = 10
-# Points whose spread one way is below this share of the other lie on a line: no shear from them.
-_FLAT = 0.1
+
+Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,27 @@ class Landmarks:
         is in its level-0 px.
     """
 
-    fixed: NDArray[np.float64]
-    moving: NDArray[np.float64]
+    fixed: Points
+    moving: Points
 
     def __len__(self) -> int:
         return len(self.fixed)
 
+    def without(self, index: int) -> Landmarks:
+        """Return all pairs but one."""
+        return Landmarks(np.delete(self.fixed, index, 0), np.delete(self.moving, index, 0))
 
-def read_landmarks(path: str | Path, fixed: Slide, moving: Slide) -> Landmarks:
+
+def read_landmarks(
+    path: str | Path, fixed: Slide, moving: Slide, *, least: int = LEAST
+) -> Landmarks:
     """Read landmarks from a CSV table ``fixed_x,fixed_y,moving_x,moving_y`` in level-0 px.
 
     Raises
     ------
     InputError
-        If the file is missing, lacks a column, holds something that is no number, or has fewer
-        than 3 rows.
+        If the file is missing, lacks a column, holds something that is no number, has fewer than
+        `least` rows, or a point lies outside its slide.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -63,14 +69,58 @@ def read_landmarks(path: str | Path, fixed: Slide, moving: Slide) -> Landmarks:
             f"The landmarks {path} have no column {', '.join(missing)}. "
             f"The first line must be {','.join(COLUMNS)}."
         )
-    table = np.array([_numbers(path, n, row) for n, row in enumerate(rows, start=2)])
-    if len(table) < LEAST:
+    if len(rows) < least:
         raise InputError(
-            f"The landmarks {path} have {len(table)} rows; at least {LEAST} are needed."
+            f"The landmarks {path} have {len(rows)} rows; at least {least} are needed."
         )
-    return Landmarks(
-        fixed=table[:, [1, 0]] * fixed.um_per_px, moving=table[:, [3, 2]] * (moving.mpp or 1.0)
-    )
+    table = np.array([_numbers(path, n, row) for n, row in enumerate(rows, start=2)])
+    fixed_px, moving_px = table[:, [1, 0]], table[:, [3, 2]]
+    for name, slide, px in (("fixed", fixed, fixed_px), ("moving", moving, moving_px)):
+        _check_inside(path, name, slide, px)
+    return landmarks_of_px(fixed_px, moving_px, fixed, moving)
+
+
+def write_landmarks(
+    path: str | Path, landmarks: Landmarks, fixed_slide: Slide, moving_slide: Slide
+) -> None:
+    """Write landmarks as `read_landmarks` reads them.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written; one that was there stays as it was.
+    """
+    fixed, moving = px_of_landmarks(landmarks, fixed_slide, moving_slide)
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for row in np.hstack([fixed[:, ::-1], moving[:, ::-1]]):
+                writer.writerow([f"{value:.4f}" for value in row])
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}). Choose another file."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def landmarks_of_px(fixed_px: Points, moving_px: Points, fixed: Slide, moving: Slide) -> Landmarks:
+    """Return landmarks of points (N, 2), row and col in level-0 px of the two slides."""
+    return Landmarks(fixed_px * fixed.um_per_px_yx, moving_px * _moving_unit(moving))
+
+
+def px_of_landmarks(landmarks: Landmarks, fixed: Slide, moving: Slide) -> tuple[Points, Points]:
+    """Return the points of landmarks, (N, 2) row and col in level-0 px of the two slides."""
+    return landmarks.fixed / fixed.um_per_px_yx, landmarks.moving / _moving_unit(moving)
+
+
+def _moving_unit(moving: Slide) -> Points:
+    return moving.with_mpp(moving.mpp or 1.0).um_per_px_yx
 
 
 def _numbers(path: str | Path, line: int, row: dict[str, str | None]) -> list[float]:
@@ -89,82 +139,18 @@ def _numbers(path: str | Path, line: int, row: dict[str, str | None]) -> list[fl
     return values
 
 
-def fit_affine(landmarks: Landmarks) -> Matrix:
-    """Return the least-squares (3, 3) affine, fixed µm to moving µm.
-
-    Points that lie nearly on a line, or only just determine an affine, give a similarity.
-
-    Raises
-    ------
-    InputError
-        If all points coincide.
-    """
-    fixed, moving = landmarks.fixed, landmarks.moving
-    f, m = fixed - fixed.mean(0), moving - moving.mean(0)
-    spread = np.linalg.svd(f, compute_uv=False)
-    if spread[0] < 1e-6 or np.linalg.svd(m, compute_uv=False)[0] < 1e-6:
-        raise InputError("All landmarks lie on one spot. Spread them over the tissue.")
-    if spread[1] < _FLAT * spread[0]:
-        linear = _similarity(f, m)
-    else:
-        linear = np.linalg.lstsq(f, m, rcond=None)[0].T
-    return compose(linear, moving.mean(0) - linear @ fixed.mean(0))
+def _check_inside(path: str | Path, name: str, slide: Slide, px: Points) -> None:
+    rows, cols = slide.shape
+    outside = ((px < 0) | (px > (rows, cols))).any(axis=1)
+    if outside.any():
+        lines = _listed(np.flatnonzero(outside) + 2)
+        raise InputError(
+            f"The landmarks {path}, line {lines}: {name}_x,{name}_y lies outside "
+            f"{slide.path.name}, which has {cols} × {rows} px. Give px of its largest level, "
+            "and check that the columns are not exchanged."
+        )
 
 
-def _similarity(f: NDArray[np.float64], m: NDArray[np.float64]) -> Matrix:
-    """Return the (2, 2) similarity, proper unless a mirrored one fits clearly better."""
-    best: tuple[float, Matrix] | None = None
-    for mirror in (np.eye(2), np.diag([1.0, -1.0])):
-        g = f @ mirror
-        cosine = float((g * m).sum())
-        sine = float((g[:, 0] * m[:, 1] - g[:, 1] * m[:, 0]).sum())
-        turn = np.array([[cosine, -sine], [sine, cosine]]) / float((g**2).sum())
-        error = float(((g @ turn.T - m) ** 2).sum()) * (1.0 if best is None else 1.2)
-        if best is None or error < best[0]:
-            best = (error, turn @ mirror)
-    assert best is not None
-    return best[1]
-
-
-def errors_um(transform: Transform, landmarks: Landmarks) -> NDArray[np.float64]:
-    """Return the target registration error of each landmark, (N,) µm of the moving slide."""
-    return np.asarray(
-        np.linalg.norm(transform.to_moving(landmarks.fixed) - landmarks.moving, axis=1)
-    )
-
-
-def spline_correction(transform: Transform, landmarks: Landmarks) -> NDArray[np.float32]:
-    """Return the smooth field that moves a transform towards its landmarks.
-
-    A smoothing thin-plate spline of what is left at the landmarks, pulled back through the affine.
-
-    Returns
-    -------
-    ndarray
-        (2, rows, cols) µm, to be added to the transform's displacement.
-    """
-    shape = transform.displacement.shape[1:]
-    wanted = (landmarks.moving - transform.affine[:2, 2]) @ np.linalg.inv(
-        transform.affine[:2, :2]
-    ).T
-    sample = transform.to_moving(landmarks.fixed)
-    have = (sample - transform.affine[:2, 2]) @ np.linalg.inv(transform.affine[:2, :2]).T
-    points, first = np.unique(landmarks.fixed, axis=0, return_index=True)
-    scale = max(float(np.ptp(points, axis=0).max()), 1e-6)
-    spline = RBFInterpolator(
-        points / scale, (wanted - have)[first], kernel="thin_plate_spline", smoothing=0.01
-    )
-    coarse = [np.linspace(0, n - 1, min(n, 48)) for n in shape]
-    at = np.stack(np.meshgrid(*coarse, indexing="ij"), axis=-1).reshape(-1, 2)
-    values = spline((at * transform.spacing + transform.origin) / scale)
-    grid = values.T.reshape(2, len(coarse[0]), len(coarse[1]))
-    return _enlarge(grid, shape)
-
-
-def _enlarge(grid: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
-    rows, cols = (
-        np.linspace(0, size - 1, n) for size, n in zip(grid.shape[1:], shape, strict=True)
-    )
-    out = [np.stack([np.interp(cols, np.arange(g.shape[1]), line) for line in g]) for g in grid]
-    out = [np.stack([np.interp(rows, np.arange(len(o)), line) for line in o.T], 1) for o in out]
-    return np.asarray(out, np.float32)
+def _listed(numbers: NDArray[np.int64]) -> str:
+    words = [str(n) for n in numbers[:8]]
+    return ", ".join(words) + (" …" if len(numbers) > 8 else "")

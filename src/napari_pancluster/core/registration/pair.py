@@ -1,50 +1,43 @@
-"""The registration of one moving section onto the fixed one, from slides to a report."""
+"""The registration of one moving section onto the fixed one."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_pancluster.core.confidence import Confidence
 from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.registration.candidates import both_at, finish, settle
 from napari_pancluster.core.registration.deformable import Stage, find_displacement, smooth
 from napari_pancluster.core.registration.demons import find_demons_displacement
-from napari_pancluster.core.registration.images import Matrix, WorkImage, lay, read_work_image
-from napari_pancluster.core.registration.landmarks import (
-    LEAST_FOR_SPLINE,
-    Landmarks,
-    errors_um,
-    fit_affine,
-    spline_correction,
-)
+from napari_pancluster.core.registration.images import Matrix, lay
+from napari_pancluster.core.registration.landmark_fits import errors_um
+from napari_pancluster.core.registration.landmarks import Landmarks
 from napari_pancluster.core.registration.pieces import piecewise_field
 from napari_pancluster.core.registration.quality import (
     QUALITY_PX,
-    Evidence,
-    Status,
     bent_further,
     folding,
-    judge,
     overlap,
     similarity,
-    structure,
     with_field,
 )
+from napari_pancluster.core.registration.report import (
+    Registration,
+    RegistrationReport,
+    measured,
+    score,
+)
 from napari_pancluster.core.registration.search import orientation_of, search
+from napari_pancluster.core.registration.sections import Sections, read_sections
+from napari_pancluster.core.registration.steering import by_landmarks_alone, drawn_to, steered
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.transform import Transform
 
-LONGEST_PX = 2500
-FEWEST_PX = 1000
-_FILLED = 0.7
-_MOST_GUESSED = 4.0
-_POINTING = 1.5
-_SPLINE_PX = 256
 # Places that are bent and compared; more cost time and change no verdict.
 _RIVALS = 3
 # How much better the section must fit for its pieces to be moved on their own.
@@ -52,60 +45,10 @@ _PIECES_GAIN = 1.02
 # Outlines that agree better than this leave nothing to be moved.
 _PIECES_DICE = 0.93
 _SOFTER, _SOFTER_SHARE = 6, 0.02
+# Wrong places to compare with, and how far beside the right one they are made.
+_WRONG, _BESIDE_SHARE, _BESIDE_RAD = 2, 0.07, (0.6, 2.7)
 # A field longer than this share of the section has run away.
 _FURTHEST_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class RegistrationReport:
-    """What a registration did and how far it can be trusted.
-
-    Attributes
-    ----------
-    stain
-        Name of the moving stain.
-    status, reason
-        "ok", "doubtful" or "failed", and why in plain words.
-    mpp_estimated
-        Pixel size of the moving slide, µm/px, where it was not known.
-    rotation_deg
-        Counter-clockwise as displayed, from fixed to moving, [0, 360).
-    flipped
-        Whether the section lies face down; it is mirrored left to right before it is turned.
-    dice_before, dice_after
-        Of the tissue masks in the fixed frame at 8 µm/px.
-    similarity_before, similarity_after
-        Share of the local structure the other section explains, 0 to 1.
-    folding_fraction
-        Share of the tissue where the field folds.
-    tre_um
-        Errors at the landmarks, "median" and "p90" in µm; None without landmarks.
-    seconds
-        It took.
-    """
-
-    stain: str
-    status: Status
-    reason: str
-    mpp_estimated: float | None = None
-    rotation_deg: float = 0.0
-    flipped: bool = False
-    dice_before: float = 0.0
-    dice_after: float = 0.0
-    similarity_before: float = 0.0
-    similarity_after: float = 0.0
-    folding_fraction: float = 0.0
-    tre_um: dict[str, float] | None = None
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Registration:
-    """A transform with its report, and where it can be trusted; no transform where it failed."""
-
-    transform: Transform | None
-    report: RegistrationReport
-    confidence: Confidence | None = None
 
 
 def register_pair(
@@ -143,16 +86,6 @@ def register_pair(
     return replace(done, report=replace(done.report, seconds=round(time.monotonic() - began, 3)))
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Both sections as read; `moving_mpp` is the level-0 pixel size the moving one was given."""
-
-    fixed: WorkImage
-    moving: WorkImage
-    moving_mpp: float
-    scale_known: bool
-
-
 def _register(
     fixed: Stain,
     moving: Stain,
@@ -160,54 +93,57 @@ def _register(
     landmarks: Landmarks | None,
     start: Matrix | None,
 ) -> Task[Registration]:
-    pair = yield from _read(fixed, moving, config)
-    if landmarks is not None and not pair.scale_known:
-        landmarks = replace(landmarks, moving=landmarks.moving * pair.moving_mpp)
-    if start is not None and not pair.scale_known:
-        start = np.diag([pair.moving_mpp, pair.moving_mpp, 1.0]) @ start
-    trials = yield from _try_out(pair, config, landmarks, start, (fixed.name, moving.name))
+    names = fixed.name, moving.name
+    pair = yield from read_sections(fixed, moving, config)
+    if not pair.scale_known:
+        grown = np.diag([pair.moving_mpp, pair.moving_mpp, 1.0])
+        start = grown @ start if start is not None else None
+        if landmarks is not None:
+            landmarks = replace(landmarks, moving=landmarks.moving * pair.moving_mpp)
+    alone = by_landmarks_alone(pair, landmarks, config, names) if landmarks is not None else None
+    trials: tuple[_Trial, ...] = (_Trial(alone, alone, 0.0),) if alone is not None else ()
+    if not trials:
+        trials = yield from _try_out(pair, config, landmarks, start, names)
     margin = trials[0].score / max(trials[1].score, 1e-6) if len(trials) > 1 else np.inf
-    transform = trials[0].straight
-    if config.deformable:
+    transform = alone or trials[0].straight
+    if alone is None and config.deformable:
         transform = (yield from _by_pieces(pair, trials[0], config)).bent
-    matrix = transform.affine
-    if landmarks is not None and len(landmarks) >= LEAST_FOR_SPLINE:
-        transform = _correct(pair.fixed, transform, landmarks)
+    wrong = yield from _wrong_places(pair, trials, config)
+    if landmarks is not None and config.landmark_use == "pull":
+        transform = drawn_to(pair.fixed, transform, landmarks)
     yield Progress("Measuring the quality")
-    report = _report(pair, transform, margin)
-    scale = orientation_of(matrix)[2]
+    found = measured(pair, transform, margin, wrong)
+    way = "landmarks" if landmarks is not None else "by hand" if start is not None else "automatic"
+    report = replace(found.report, way=way)
+    scale = 1.0 if pair.scale_known else orientation_of(transform.affine)[2]
     if landmarks is not None:
-        errors = errors_um(transform, landmarks)
-        if not pair.scale_known:
-            errors = errors / scale
+        errors = errors_um(transform, landmarks) / scale
         tre = {"median": float(np.median(errors)), "p90": float(np.percentile(errors, 90))}
         report = replace(report, tre_um=tre)
     if not pair.scale_known:
         # A section neither grows nor shrinks: what the affine scales by is the pixel size.
-        transform = replace(transform, affine=np.diag([1 / scale, 1 / scale, 1]) @ matrix)
+        shrunk = np.diag([1 / scale, 1 / scale, 1]) @ transform.affine
+        transform = replace(transform, affine=shrunk)
         report = replace(report, mpp_estimated=pair.moving_mpp / scale)
-    return Registration(None if report.status == "failed" else transform, report)
+    if report.status == "failed":
+        return Registration(None, report)
+    return replace(found, transform=transform, report=report)
 
 
-def _read(fixed: Stain, moving: Stain, config: RegisterConfig) -> Task[_Pair]:
-    """Read both sections; a moving slide without pixel size as if its tissue were as large."""
-    yield Progress(f"Reading {fixed.name}")
-    fixed_mpp = fixed.slide.um_per_px
-    long = max(fixed.slide.shape) * fixed_mpp
-    guess = moving.slide.mpp or long / max(moving.slide.shape)
-    longest = max(long, max(moving.slide.shape) * guess)
-    mpp = max(min(config.mpp, longest / FEWEST_PX), fixed_mpp, guess, longest / LONGEST_PX)
-    target = read_work_image(fixed, mpp)
-    yield Progress(f"Reading {moving.name}")
-    source = read_work_image(moving.with_mpp(guess), mpp)
-    if moving.slide.mpp is not None:
-        return _Pair(target, source, guess, scale_known=True)
-    ratio = 1.0
-    # Tissue that fills its slide is cut off by it: its area then says nothing about scale.
-    if max(float(image.tissue.mean()) for image in (target, source)) < _FILLED:
-        area = float(target.tissue.sum() / source.tissue.sum())
-        ratio = float(np.clip(np.sqrt(area), 1 / _MOST_GUESSED, _MOST_GUESSED))
-    return _Pair(target, source.scaled(ratio), guess * ratio, scale_known=False)
+def _wrong_places(
+    pair: Sections, trials: Sequence[_Trial], config: RegisterConfig
+) -> Task[list[Transform]]:
+    """Return places where the section does not belong, bent where the right one may be bent."""
+    bending = config.deformable
+    wrong = [trial.bent if bending else trial.straight for trial in trials[1:]]
+    for angle in _BESIDE_RAD[: max(0, _WRONG - len(wrong))]:
+        yield Progress("Measuring the quality")
+        aside = np.eye(3)
+        aside[:2, 2] = _BESIDE_SHARE * pair.fixed.long_um * np.array([np.sin(angle), np.cos(angle)])
+        straight = trials[0].straight
+        beside = Transform(straight.fixed, straight.moving, straight.affine @ aside)
+        wrong.append((yield from _bend(pair, beside, config)) if bending else beside)
+    return wrong
 
 
 @dataclass(frozen=True)
@@ -220,7 +156,7 @@ class _Trial:
 
 
 def _try_out(
-    pair: _Pair,
+    pair: Sections,
     config: RegisterConfig,
     landmarks: Landmarks | None,
     start: Matrix | None,
@@ -232,7 +168,7 @@ def _try_out(
     section that beats its rivals after bending has been found.
     """
     if landmarks is not None:
-        matrices = [(yield from _steer(pair, landmarks))]
+        matrices = [(yield from steered(pair, landmarks))]
     elif start is not None:
         settled = yield from settle(pair.fixed, pair.moving, [start], places=1)
         matrices = [finish(pair.fixed, pair.moving, settled[0].matrix)]
@@ -246,21 +182,11 @@ def _try_out(
         yield Progress("Aligning")
         straight = Transform(*names, matrix)
         bent = yield from _bend(pair, straight, config)
-        trials.append(_Trial(straight, bent, _score(pair, bent)))
+        trials.append(_Trial(straight, bent, score(pair, bent)))
     return tuple(sorted(trials, key=lambda t: -t.score))
 
 
-def _steer(pair: _Pair, landmarks: Landmarks) -> Task[Matrix]:
-    """Return the affine of the landmarks, improved by the pictures within a person's precision."""
-    start = fit_affine(landmarks)
-    settled = yield from settle(pair.fixed, pair.moving, [start], places=1)
-    matrix = finish(pair.fixed, pair.moving, settled[0].matrix)
-    steered = Transform("", "", start), Transform("", "", matrix)
-    before, after = (float(np.median(errors_um(t, landmarks))) for t in steered)
-    return matrix if after <= _POINTING * before + 2 * pair.fixed.mpp else start
-
-
-def _bend(pair: _Pair, start: Transform, config: RegisterConfig) -> Task[Transform]:
+def _bend(pair: Sections, start: Transform, config: RegisterConfig) -> Task[Transform]:
     """Return the start with a deformation; the start itself where that is no better."""
     stages: dict[str, Stage] = {"elastic": find_displacement, "demons": find_demons_displacement}
     field, spacing = yield from stages[config.deformation](
@@ -275,15 +201,15 @@ def _bend(pair: _Pair, start: Transform, config: RegisterConfig) -> Task[Transfo
     return bent if after > before else start
 
 
-def _by_pieces(pair: _Pair, whole: _Trial, config: RegisterConfig) -> Task[_Trial]:
+def _by_pieces(pair: Sections, whole: _Trial, config: RegisterConfig) -> Task[_Trial]:
     """Return the place with every piece of the tissue moved on its own, where that fits better."""
     affine = whole.straight.affine
     if overlap(pair.fixed, pair.moving, whole.bent) > _PIECES_DICE:
         return whole
-    found = yield from piecewise_field(pair.fixed, pair.moving, affine)
-    if found is None:
+    moved = yield from piecewise_field(pair.fixed, pair.moving, affine)
+    if moved is None:
         return whole
-    field, spacing = found
+    field, spacing = moved
     start = with_field(whole.straight, field, spacing)
     for _ in range(_SOFTER):
         # Where a strand broke, its parts may want to overlap: they are told to meet more gently.
@@ -292,55 +218,6 @@ def _by_pieces(pair: _Pair, whole: _Trial, config: RegisterConfig) -> Task[_Tria
         field = np.stack([smooth(f, _SOFTER_SHARE * max(f.shape)) for f in field])
         start = with_field(whole.straight, field, spacing)
     bent = yield from _bend(pair, start, config)
-    score = _score(pair, bent)
-    better = score > _PIECES_GAIN * whole.score and folding(pair.fixed, bent) == 0
-    return _Trial(start, bent, score) if better else whole
-
-
-def _score(pair: _Pair, transform: Transform) -> float:
-    """Return similarity times overlap."""
-    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
-    likeness = similarity(target, lay(target, source, transform))
-    return likeness * overlap(pair.fixed, pair.moving, transform)
-
-
-def _correct(fixed: WorkImage, transform: Transform, landmarks: Landmarks) -> Transform:
-    """Return the transform drawn to its landmarks, unless that would fold it."""
-    shape = transform.displacement.shape[1:]
-    spacing, field = transform.spacing, transform.displacement
-    if min(shape) < 2:
-        spacing = fixed.long_um / _SPLINE_PX
-        shape = tuple(max(2, round(n * fixed.mpp / spacing)) for n in fixed.shape)
-        field = np.zeros((2, *shape), np.float32)
-    transform = with_field(transform, field, spacing)
-    drawn = with_field(transform, field + spline_correction(transform, landmarks), spacing)
-    return drawn if folding(fixed, drawn) == 0 else transform
-
-
-def _report(pair: _Pair, transform: Transform, margin: float) -> RegistrationReport:
-    identity = Transform.identity(transform.fixed, transform.moving)
-    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
-    laid = lay(target, source, transform)
-    rotation, flipped, scale = orientation_of(transform.affine)
-    correlation, stands_out = structure(target, laid)
-    after = overlap(pair.fixed, pair.moving, transform)
-    evidence = Evidence(
-        correlation=correlation,
-        structure=stands_out,
-        margin=margin,
-        dice=after,
-        scale=scale if pair.scale_known else 1.0,
-    )
-    status, reason = judge(evidence)
-    return RegistrationReport(
-        stain=transform.moving,
-        status=status,
-        reason=reason,
-        rotation_deg=rotation,
-        flipped=flipped,
-        dice_before=overlap(pair.fixed, pair.moving, identity),
-        dice_after=after,
-        similarity_before=similarity(target, lay(target, source, identity)),
-        similarity_after=similarity(target, laid),
-        folding_fraction=folding(pair.fixed, transform),
-    )
+    found = score(pair, bent)
+    better = found > _PIECES_GAIN * whole.score and folding(pair.fixed, bent) == 0
+    return _Trial(start, bent, found) if better else whole

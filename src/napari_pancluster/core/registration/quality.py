@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_pancluster.core.registration.agreement import WINDOW_PX
 from napari_pancluster.core.registration.forces import LocalStats, local_correlation
 from napari_pancluster.core.registration.images import (
     MASK_MPP,
@@ -21,19 +22,15 @@ from napari_pancluster.core.transform import Transform
 
 Status = Literal["ok", "doubtful", "failed"]
 
-WINDOW_PX = 13
 QUALITY_PX = 384
-_BESIDE_PX = (14, 20)
-_COMPASS = np.array([(np.sin(a), np.cos(a)) for a in np.arange(8) * np.pi / 4])
-_LEAST_DEVIATION = 1e-3
-_FEWEST_PIXELS = 200
 # Set on 15 true and 20 wrong pairs of liver, lung, stomach, pancreas and drawn sections: true ones
 # beat their rivals by 1.39 and more and stand out by 3.4 and more, wrong ones whose outlines agree
 # beat them by 1.05 at most. Of all 82 pairs of benchmarks/bench_registration.py none of the 40
 # wrong ones is "ok", and 41 of the 42 true ones are.
 _FAILED_CORRELATION, _FAILED_STRUCTURE, _FAILED_DICE = 0.01, 0.5, 0.3
-_OK_CORRELATION, _OK_STRUCTURE, _OK_DICE, _OK_MARGIN = 0.04, 3.0, 0.6, 1.2
+_OK_CORRELATION, _OK_STRUCTURE, OK_DICE, _OK_MARGIN = 0.04, 3.0, 0.78, 1.2
 _MOST_SCALE = 1.25
+_MOST_UNSURE = 0.15
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,15 @@ class Evidence:
     Attributes
     ----------
     correlation, structure
-        See `structure`.
+        See `Agreement`.
     margin
         Similarity times overlap of the best place over that of the next best.
     dice
         Of the tissue masks.
     scale
         Of the affine; 1 where it had to be estimated.
+    unsure
+        Share of the common tissue that matches no better than at a wrong place.
     """
 
     correlation: float
@@ -57,6 +56,7 @@ class Evidence:
     margin: float
     dice: float
     scale: float
+    unsure: float = 0.0
 
 
 def judge(evidence: Evidence) -> tuple[Status, str]:
@@ -72,10 +72,12 @@ def judge(evidence: Evidence) -> tuple[Status, str]:
     doubts = []
     if not 1 / _MOST_SCALE <= e.scale <= _MOST_SCALE:
         doubts.append(f"it would have to be scaled by {e.scale:.2f}; check the pixel size")
-    if e.dice < _OK_DICE:
+    if e.dice < OK_DICE:
         doubts.append(f"the tissue outlines agree only in part (overlap {e.dice:.2f})")
     if e.correlation < _OK_CORRELATION or e.structure < _OK_STRUCTURE:
         doubts.append(f"the structures agree weakly (correlation {e.correlation:.2f})")
+    if e.unsure > _MOST_UNSURE:
+        doubts.append(f"in {100 * e.unsure:.0f} % of the tissue the structures do not match")
     if e.margin < _OK_MARGIN:
         doubts.append("another position fits nearly as well")
     if doubts:
@@ -165,37 +167,6 @@ def overlap(fixed: WorkImage, moving: WorkImage, transform: Transform) -> float:
     target = fixed.at(MASK_MPP)
     laid = lay(target, moving.at(MASK_MPP), transform)
     return dice(target.tissue > 0.5, laid.tissue > 0.5)
-
-
-def structure(fixed: WorkImage, laid: Laid) -> tuple[float, float]:
-    """Return the mean local correlation inside both tissues, absolute, and how far it stands out.
-
-    The second is in deviations above the same pictures laid beside each other, in eight
-    directions: outlines of wrong sections may agree, but their structure does not care where it
-    lies.
-    """
-    inner, other = _inner(fixed.tissue > 0.5), _inner((laid.tissue > 0.5) & laid.inside)
-    here = _mean_inside(fixed, laid.density, inner & other)
-    beside = []
-    for radius in _BESIDE_PX:
-        for r, c in _COMPASS * radius:
-            shift = (round(float(r)), round(float(c)))
-            there = inner & np.roll(other, shift, (0, 1))
-            beside.append(_mean_inside(fixed, np.roll(laid.density, shift, (0, 1)), there))
-    # One stain may be pale where the other is dark: then both are negative.
-    sign = np.sign(here) or 1.0
-    above = sign * (here - float(np.mean(beside)))
-    return abs(here), above / (float(np.std(beside)) + _LEAST_DEVIATION)
-
-
-def _mean_inside(fixed: WorkImage, density: FloatImage, inner: NDArray[np.bool_]) -> float:
-    if int(inner.sum()) < _FEWEST_PIXELS:
-        return 0.0
-    return float(_correlation(fixed, density, inner.astype(np.float32))[inner].mean())
-
-
-def _inner(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(ndimage.binary_erosion(mask, iterations=WINDOW_PX // 2))
 
 
 def _correlation(fixed: WorkImage, density: FloatImage, weight: FloatImage) -> FloatImage:
