@@ -11,17 +11,24 @@ import csv
 import itertools
 import json
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from altered import Bend, Picture, blank, halved, mirrored_in_part
 from numpy.typing import NDArray
 from tables import show
 
 from napari_pancluster.core.config import RegisterConfig
+from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.registration import Registration, register_pair
+from napari_pancluster.core.registration.sections import Sections, read_sections
 from napari_pancluster.core.slide import open_slide
+from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.transform import Transform
 
@@ -34,6 +41,25 @@ CASES = {
     "lung1": ("landmarks/lung_lesion1", ".jpg", 2.6, ("HE", "proSPC", "CC10", "CD31")),
     "lung3": ("landmarks/lung_lesion3", ".jpg", 3.5, ("HE", "CD31", "proSPC", "CC10", "Ki67")),
 }
+TURNED = (
+    ("lung1", "HE", "CD31"),
+    ("lung3", "HE", "proSPC"),
+    ("stomach", "HE", "giemsa"),
+    ("pancreas", "HE", "CK7-p40"),
+)
+SPOILT = (
+    ("liver", "HE", "PAS"),
+    ("pancreas", "HE", "CK7-p40"),
+    ("stomach", "HE", "giemsa"),
+    ("lung1", "HE", "proSPC"),
+    ("lung1", "CC10", "CD31"),
+    ("lung3", "HE", "CD31"),
+    ("lung3", "proSPC", "CD31"),
+)
+WARPED = (("liver", "HE", "PAS"), ("stomach", "HE", "giemsa"), ("lung1", "HE", "CD31"))
+# Largest known displacement, as a share of the longer side.
+_REACH = 0.02
+_BLOCK_PX = 512
 # Means of pair medians of relative errors (%): fitted on the landmarks, and the founders' trial.
 PEERS = {"affine fitted on the landmarks": 0.45, "demons + local correlation": 0.30}
 
@@ -99,28 +125,122 @@ def diagonal_um(stain: Stain) -> float:
     return float(np.hypot(stain.slide.extent.height, stain.slide.extent.width))
 
 
-def trust(data: Path) -> list[dict[str, object]]:
-    """Register true pairs (one case) and wrong ones (two cases), both directions."""
+def known_bends(data: Path) -> list[dict[str, object]]:
+    """Register real sections onto themselves bent, turned and flipped: errors in working px."""
     rows = []
-    for case, (_, _, _, names) in CASES.items():
-        rows += [
-            _trust_row(data, (case, a), (case, b)) for a, b in itertools.permutations(names, 2)
-        ]
-    for one, other in itertools.permutations(CASES, 2):
-        ours, theirs = CASES[one][3], CASES[other][3]
-        rows += [_trust_row(data, (one, ours[n]), (other, theirs[n])) for n in (0, -1)]
+    slides = [(case, name) for case in ("liver", "pancreas", "stomach") for name in CASES[case][3]]
+    slides += [("lung3", name) for name in CASES["lung3"][3]]
+    with tempfile.TemporaryDirectory() as folder:
+        for n, (case, name) in enumerate(slides):
+            picture = Picture.of(open_case_stain(data, case, name))
+            angle = float(np.random.default_rng(n).uniform(0, 360))
+            bend = Bend(angle, flipped=bool(n % 2), reach=_REACH, seed=n)
+            glass = picture.glass
+            fixed = picture.stain(Path(folder), "fixed", mpp=picture.mpp)
+            bent = picture.altered(lambda image, b=bend, g=glass: b.picture(image, g))
+            moving = bent.stain(Path(folder), "moving", mpp=picture.mpp)
+            result = run(register_pair(fixed, moving, RegisterConfig()))
+            pair = run(read_sections(fixed, moving, RegisterConfig()))
+            row: dict[str, object] = {"slide": f"{case} {name}", "status": result.report.status}
+            row |= {"turned": round(angle), "found": round(result.report.rotation_deg)}
+            if result.transform is not None:
+                at, truth = _known_points(bend, picture, moving, pair)
+                error = np.linalg.norm(result.transform.to_moving(at) - truth, axis=1)
+                error /= pair.fixed.mpp
+                row |= {"median": float(np.median(error)), "p95": float(np.percentile(error, 95))}
+            rows.append(row | {"seconds": round(result.report.seconds, 1)})
     return rows
 
 
-def _trust_row(data: Path, fixed: tuple[str, str], moving: tuple[str, str]) -> dict[str, object]:
-    stain, other = open_case_stain(data, *fixed), open_case_stain(data, *moving)
-    result: Registration = run(
-        register_pair(stain, replace(other, name=f"{moving[0]} {moving[1]}"), RegisterConfig())
-    )
+def _known_points(
+    bend: Bend, picture: Picture, moving: Stain, pair: Sections
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points in tissue, µm of the fixed slide, and where they are on the moving one."""
+    there = np.random.default_rng(0).uniform(0, moving.slide.shape[0], (40000, 2))
+    here = bend.source(there, picture.pixels.shape[:2]) * picture.mpp
+    cell = np.floor(here / pair.fixed.mpp).astype(int)
+    inside = ((cell >= 0) & (cell < pair.fixed.shape)).all(axis=1)
+    here, there, cell = here[inside], there[inside], cell[inside]
+    tissue = pair.fixed.tissue[tuple(cell.T)] > 0.5
+    return here[tissue], there[tissue] * picture.mpp
+
+
+def turned_flipped_scaled(data: Path) -> list[dict[str, object]]:
+    """Register true pairs whose moving slide was turned, flipped and scaled, its size unknown.
+
+    Recovered: not failed, the pixel size within 5 %, and the middle of the tissue where the pair
+    as scanned has it, to 3 % of the longer side.
+    """
+    rows = []
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for case, one, other in TURNED:
+            fixed = open_case_stain(data, case, one)
+            picture = Picture.of(open_case_stain(data, case, other))
+            known = run(
+                register_pair(
+                    fixed, picture.stain(Path(folder), "own", mpp=picture.mpp), RegisterConfig()
+                )
+            )
+            assert known.transform is not None
+            sides = np.array(fixed.slide.shape) * fixed.slide.um_per_px
+            points = rng.uniform(0.3, 0.7, (50, 2)) * sides
+            for n in range(6):
+                scale = float(np.exp(rng.uniform(np.log(0.6), np.log(1.6))))
+                bend = Bend(float(rng.uniform(0, 360)), flipped=n % 2 == 1, scale=scale)
+                turned = picture.altered(lambda i, b=bend, g=picture.glass: b.picture(i, g))
+                moving = turned.stain(Path(folder), "turned", mpp=None)
+                result = run(register_pair(fixed, moving, RegisterConfig()))
+                row: dict[str, object] = {"pair": f"{case} {one} > {other}"}
+                row |= {"turned": round(bend.rotation_deg), "flipped": bend.flipped}
+                row |= {"scale": scale, "status": result.report.status, "recovered": False}
+                estimate = result.report.mpp_estimated
+                if result.transform is not None and estimate is not None:
+                    px = result.transform.to_moving(points) / estimate
+                    back = bend.source(px, picture.pixels.shape[:2]) * picture.mpp
+                    off = np.linalg.norm(back - known.transform.to_moving(points), axis=1)
+                    ratio = estimate * scale / picture.mpp
+                    near = float(np.median(off)) < 0.03 * max(sides)
+                    row |= {"size": ratio, "off_um": float(np.median(off))}
+                    row["recovered"] = near and abs(ratio - 1) < 0.05
+                rows.append(row | {"seconds": round(result.report.seconds, 1)})
+    return rows
+
+
+def trust(data: Path) -> list[dict[str, object]]:
+    """Register true pairs, pairs of two cases, and true ones that were spoilt."""
+    rows = []
+    for case, (_, _, _, names) in CASES.items():
+        for one, other in itertools.permutations(names, 2):
+            stains = open_case_stain(data, case, one), open_case_stain(data, case, other)
+            rows.append(_judged("true", f"{case} {one} > {other}", *stains))
+    for one, other in itertools.permutations(CASES, 2):
+        for n in (0, -1):
+            stains = tuple(open_case_stain(data, c, CASES[c][3][n]) for c in (one, other))
+            rows.append(_judged("other", f"{one} > {other}", *stains))
+    with tempfile.TemporaryDirectory() as folder:
+        for case, one, other in SPOILT:
+            fixed = open_case_stain(data, case, one)
+            picture = Picture.of(open_case_stain(data, case, other))
+            for kind, spoilt in (
+                ("blank", blank(picture)),
+                *((f"half {axis}", halved(picture, axis=axis)) for axis in (0, 1)),
+                *((f"mirrored {axis}", mirrored_in_part(picture, axis=axis)) for axis in (0, 1)),
+            ):
+                moving = spoilt.stain(Path(folder), "spoilt", mpp=picture.mpp)
+                label = f"{case} {one} > {other} {kind}"
+                rows.append(_judged(kind.split()[0], label, fixed, moving))
+    return rows
+
+
+def _judged(kind: str, label: str, fixed: Stain, moving: Stain) -> dict[str, object]:
+    moving = replace(moving, name=f"{moving.name} (moving)")
+    result: Registration = run(register_pair(fixed, moving, RegisterConfig()))
     report = result.report
+    print(f"{kind}: {label}: {report.status}", file=sys.stderr, flush=True)
     return {
-        "pair": f"{fixed[0]} {fixed[1]} > {moving[0]} {moving[1]}",
-        "true": fixed[0] == moving[0],
+        "pair": label,
+        "kind": kind,
         "status": report.status,
         "rotation": round(report.rotation_deg, 1),
         "flipped": report.flipped,
@@ -131,42 +251,84 @@ def _trust_row(data: Path, fixed: tuple[str, str], moving: tuple[str, str]) -> d
     }
 
 
+def warp_speed(data: Path) -> list[dict[str, object]]:
+    """Read full-resolution blocks of real slides as they are, and warped, in Mpx/s."""
+    rows = []
+    for case, one, other in WARPED:
+        fixed, moving = open_case_stain(data, case, one), open_case_stain(data, case, other)
+        result = run(register_pair(fixed, moving, RegisterConfig()))
+        assert result.transform is not None
+        stack = SlideStack(case, one, (fixed, moving)).with_transform(result.transform)
+        size, side = max(fixed.slide.um_per_px, moving.slide.um_per_px), _BLOCK_PX
+        middle = [n * fixed.slide.um_per_px / 2 for n in fixed.slide.shape]
+        corners = [
+            (middle[0] + side * size * r, middle[1] + side * size * c)
+            for r in (-2, -1, 0, 1)
+            for c in (-2, -1, 0, 1)
+        ]
+        row: dict[str, object] = {"slide": f"{case} {other}"}
+        for key, name in (("unwarped", one), ("warped", other)):
+            began = time.perf_counter()
+            for top, left in corners:
+                region = Region.of_pixels(
+                    top=top / size, left=left / size, rows=side, cols=side, mpp=size
+                )
+                stack.pictures((name,), region, size)
+            spent = time.perf_counter() - began
+            row[f"{key} Mpx/s"] = len(corners) * side**2 / 1e6 / spent
+        rows.append(row)
+    return rows
+
+
 def main() -> int:
     """Run what the data allow and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, default=DATA)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--landmarks-only", action="store_true")
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
     options = parser.parse_args()
     if not (options.data / "landmarks" / "lung_lesion1").is_dir():
         print(f"Skipped: {options.data} has no landmarks/lung_lesion1.", file=sys.stderr)
         return 0
-    pairs = landmark_errors(options.data, RegisterConfig())
-    demons = [
-        {"pair": f"{row.pop('pair')} (SimpleITK demons)", **row}
-        for row in landmark_errors(options.data, RegisterConfig(deformation="demons"))
-    ]
-    trusted = [] if options.landmarks_only else trust(options.data)
-    mean, demons_mean = mean_of(pairs), mean_of(demons)
-    counts = {
-        f"{'true' if true else 'wrong'} {status}": sum(
-            row["true"] == true and row["status"] == status for row in trusted
-        )
-        for true in (True, False)
-        for status in ("ok", "doubtful", "failed")
-    }
+    found: dict[str, object] = {}
+    for part in options.part or PARTS:
+        found[part] = PARTS[part](options.data)
     if options.json:
-        everything = {"pairs": pairs, "mean": mean, "demons": demons, "demons_mean": demons_mean}
-        print(json.dumps({**everything, "trust": trusted, "counts": counts}))
+        print(json.dumps(found))
         return 0
-    print("Landmarks of lung_lesion1: relative errors in % of the image diagonal\n")
-    show([*pairs, {"pair": "mean", **mean}])
-    show([*demons, {"pair": "mean", **demons_mean}])
-    show([{"peer (mean of medians)": k, "%": v} for k, v in PEERS.items()])
-    if trusted:
-        show(trusted)
-        show([dict(counts)])
+    for part, rows in found.items():
+        print(f"{part}\n")
+        show(rows)  # type: ignore[arg-type]
     return 0
+
+
+def landmarks(data: Path) -> list[dict[str, object]]:
+    """Return errors at landmarks in % of the diagonal, beside demons and the founders' trial."""
+    rows = []
+    for kind in ("elastic", "demons"):
+        pairs = landmark_errors(data, RegisterConfig(deformation=kind))
+        rows += [{**row, "pair": f"{row['pair']} ({kind})"} for row in pairs]
+        rows.append({"pair": f"mean ({kind})", **mean_of(pairs)})
+    return [*rows, *({"pair": name, "median": value} for name, value in PEERS.items())]
+
+
+def counts(data: Path) -> list[dict[str, object]]:
+    """Return every pair of `trust`, and how many of each kind were called what."""
+    rows = trust(data)
+    told = []
+    for kind in dict.fromkeys(str(row["kind"]) for row in rows):
+        called = [row["status"] for row in rows if row["kind"] == kind]
+        told.append({"kind": kind, **{s: called.count(s) for s in ("ok", "doubtful", "failed")}})
+    return [*rows, *told]
+
+
+PARTS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
+    "landmarks": landmarks,
+    "bends": known_bends,
+    "turned": turned_flipped_scaled,
+    "trust": counts,
+    "warp": warp_speed,
+}
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QVBox
 
 from napari_pancluster import _layers
 from napari_pancluster._session import Session
-from napari_pancluster._widgets.own_layers import tagged
+from napari_pancluster._widgets.own_layers import remove_layers, tagged
 from napari_pancluster._widgets.rows import button_row, labelled_rows, push_button
-from napari_pancluster._widgets.side_by_side import Sight, take_away
+from napari_pancluster._widgets.side_by_side import Sight
 from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.by_hand import Placement, placement_of
 from napari_pancluster.core.config import RegisterConfig
@@ -74,7 +74,7 @@ class HandMove:
     def end(self) -> None:
         """Take the slide away, and bring back what was in sight."""
         self.layer.events.affine.disconnect(self._on_affine)
-        take_away(self._viewer, self.layer)
+        remove_layers(self._viewer, [self.layer])
         self._sight.restore(self._viewer)
         camera = self._viewer.scene.camera
         camera.center, camera.zoom = self._view

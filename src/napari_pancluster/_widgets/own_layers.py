@@ -21,13 +21,16 @@ def newest(viewer: Viewer, tag: str) -> Any:
 
 
 def remove_layers(viewer: Viewer, layers: Iterable[Layer]) -> None:
-    """Remove layers, and draw the window without them.
+    """Remove layers that are there, and draw the window without them.
 
-    napari 0.9.2 may crash in OpenGL when a layer is added before the window was drawn without
-    those that went. A Shapes layer must not be removed at all: empty it.
+    napari 0.9.2 frees the OpenGL buffers of a layer in whatever context is current, which may
+    crash where that is not the canvas's: drawing the canvas inside the batch makes it so just
+    before they are freed. A Shapes layer is not removed at all, but emptied.
     """
-    gone = list(layers)
-    for layer in gone:
-        viewer.layers.remove(layer)
-    if gone:
+    gone = [layer for layer in layers if layer in viewer.layers]
+    if not gone:
+        return
+    with viewer.layers.batched_update():
+        for layer in gone:
+            viewer.layers.remove(layer)
         viewer.screenshot(canvas_only=True, flash=False)

@@ -43,6 +43,9 @@ class RegisterPanel(StepPanel):
         super().__init__(session, work, jobs)
         for box in self._boxes:
             box.complained.connect(self.complained)
+        # One of the two has the view at a time.
+        self.by_hand.started.connect(self.compare.switch_off)
+        self.compare.started.connect(self.by_hand.cancel)
         self.landmarks.wanted.connect(self._on_landmarks)
         self.table.chosen.connect(self._on_chosen)
 

@@ -58,19 +58,6 @@ class Sight:
             viewer.layers.selection.active = self.active
 
 
-def take_away(viewer: Viewer, *gone: Layer) -> None:
-    """Remove layers that are still there.
-
-    In a batch napari 0.9.2 frees their OpenGL buffers and programs at its end, once, and that is
-    right after the window was drawn, in the canvas's own context. Without, it does so in whatever
-    context is current, and crashes at the next drawing.
-    """
-    there = [x for x in gone if x in viewer.layers]
-    if there:
-        with viewer.layers.batched_update():
-            remove_layers(viewer, there)
-
-
 class SideBySide(QObject):
     """Two slides in the cells of napari's grid.
 
@@ -144,7 +131,7 @@ class SideBySide(QObject):
         viewer.scene.camera.zoom /= self._shrunk
         for layer, visible in zip(self._pair, self._names_before, strict=True):
             layer.name_overlay.visible = visible
-        take_away(viewer, *self._cursors)
+        remove_layers(viewer, self._cursors)
         sight.restore(viewer)
         self._pair = self._cursors = ()
 

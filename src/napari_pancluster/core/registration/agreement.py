@@ -107,20 +107,20 @@ def _likelihood(here: _Laid, wrong: Sequence[_Laid]) -> tuple[FloatImage, float]
     in their deviations. That of right places is taken from the whole: most of a section that was
     found lies right.
     """
-    chosen: tuple[FloatImage, float] | None = None
+    found: list[FloatImage] = []
     for width in _WIDTHS_PX:
         evidence = _standing_out(here, wrong, width)
         usual = float(np.median(evidence[here.inner]))
-        if chosen is None and (usual >= _SPEAKS or width == _WIDTHS_PX[-1]):
-            chosen = evidence, usual
-    assert chosen is not None
-    unsure = float((evidence[here.inner] < 0).mean())
-    evidence, usual = chosen
-    spread = np.sqrt(1 + (_SPREAD * usual) ** 2)
-    seen = np.minimum(evidence, usual)
-    right = _PRIOR * np.exp(-0.5 * ((seen - usual) / spread) ** 2) / spread
-    false = (1 - _PRIOR) * np.exp(-0.5 * np.maximum(seen, 0) ** 2)
-    return np.asarray(right / (right + false), np.float32), unsure
+        if usual < _SPEAKS and width != _WIDTHS_PX[-1]:
+            continue
+        spread = np.sqrt(1 + (_SPREAD * usual) ** 2)
+        seen = np.minimum(evidence, usual)
+        right = _PRIOR * np.exp(-0.5 * ((seen - usual) / spread) ** 2) / spread
+        false = (1 - _PRIOR) * np.exp(-0.5 * np.maximum(seen, 0) ** 2)
+        found.append(np.asarray(right / (right + false), np.float32))
+    # How much is in doubt is asked of wide places, whose evidence is the least noisy.
+    doubted = (evidence < 0) | (found[-1] < 0.5)
+    return found[0], float(doubted[here.inner].mean())
 
 
 def _standing_out(here: _Laid, wrong: Sequence[_Laid], width: int) -> FloatImage:

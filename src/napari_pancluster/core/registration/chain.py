@@ -11,7 +11,7 @@ from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.progress import Task
 from napari_pancluster.core.registration.pair import register_pair
 from napari_pancluster.core.registration.quality import OK_DICE, Status, with_field
-from napari_pancluster.core.registration.report import Registration, measured
+from napari_pancluster.core.registration.report import Registration, beside_of, measured
 from napari_pancluster.core.registration.sections import read_sections
 from napari_pancluster.core.stain import Stain
 from napari_pancluster.core.transform import Transform
@@ -69,7 +69,9 @@ def register_along(
     sized = moving if mpp is None else moving.with_mpp(mpp)
     pair = yield from read_sections(reference, sized, config)
     way = composed(known.transform, link.transform, pair.fixed.long_um)
-    found = measured(pair, way, min(known.margin, link.margin), _aside(way, pair.fixed.long_um))
+    # It was fitted to neither picture, so wrong places need no fitting.
+    wrong = beside_of(way, pair.fixed.long_um)
+    found = measured(pair, way, min(known.margin, link.margin), wrong)
     links = (known.report, link.report)
     worst = min(links, key=lambda r: _RANK[r.status])
     report = replace(
@@ -84,16 +86,6 @@ def register_along(
     elif worst.status != "ok":
         report = replace(report, status=worst.status, reason=worst.reason)
     return replace(found, report=report)
-
-
-def _aside(way: Transform, long_um: float) -> list[Transform]:
-    """Return the way to places beside the right one; it was fitted to neither."""
-    asides = []
-    for down, right in ((0.05, 0.05), (-0.06, 0.03), (0.02, -0.07)):
-        affine = way.affine.copy()
-        affine[:2, 2] += long_um * np.array([down, right])
-        asides.append(replace(way, affine=affine))
-    return asides
 
 
 def _way_of(known: Registration, neighbour: Stain) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +28,7 @@ from napari_pancluster.core.registration.quality import (
 from napari_pancluster.core.registration.report import (
     Registration,
     RegistrationReport,
+    beside_of,
     measured,
     score,
 )
@@ -45,8 +45,6 @@ _PIECES_GAIN = 1.02
 # Outlines that agree better than this leave nothing to be moved.
 _PIECES_DICE = 0.93
 _SOFTER, _SOFTER_SHARE = 6, 0.02
-# Wrong places to compare with, and how far beside the right one they are made.
-_WRONG, _BESIDE_SHARE, _BESIDE_RAD = 2, 0.07, (0.6, 2.7)
 # A field longer than this share of the section has run away.
 _FURTHEST_SHARE = 0.1
 
@@ -108,7 +106,7 @@ def _register(
     transform = alone or trials[0].straight
     if alone is None and config.deformable:
         transform = (yield from _by_pieces(pair, trials[0], config)).bent
-    wrong = yield from _wrong_places(pair, trials, config)
+    wrong = yield from _wrong_places(pair, transform, config)
     if landmarks is not None and config.landmark_use == "pull":
         transform = drawn_to(pair.fixed, transform, landmarks)
     yield Progress("Measuring the quality")
@@ -125,24 +123,26 @@ def _register(
         shrunk = np.diag([1 / scale, 1 / scale, 1]) @ transform.affine
         transform = replace(transform, affine=shrunk)
         report = replace(report, mpp_estimated=pair.moving_mpp / scale)
+    if report.status == "failed" and alone is not None:
+        # A person decided that the section lies here.
+        report = replace(report, status="doubtful")
     if report.status == "failed":
         return Registration(None, report)
     return replace(found, transform=transform, report=report)
 
 
 def _wrong_places(
-    pair: Sections, trials: Sequence[_Trial], config: RegisterConfig
+    pair: Sections, right: Transform, config: RegisterConfig
 ) -> Task[list[Transform]]:
-    """Return places where the section does not belong, bent where the right one may be bent."""
-    bending = config.deformable
-    wrong = [trial.bent if bending else trial.straight for trial in trials[1:]]
-    for angle in _BESIDE_RAD[: max(0, _WRONG - len(wrong))]:
+    """Return places beside the right one, bent where the right one may be bent.
+
+    Not its rivals: those are the best of many places, hence better than wrong ones usually are.
+    """
+    straight = Transform(right.fixed, right.moving, right.affine)
+    wrong = []
+    for beside in beside_of(straight, pair.fixed.long_um):
         yield Progress("Measuring the quality")
-        aside = np.eye(3)
-        aside[:2, 2] = _BESIDE_SHARE * pair.fixed.long_um * np.array([np.sin(angle), np.cos(angle)])
-        straight = trials[0].straight
-        beside = Transform(straight.fixed, straight.moving, straight.affine @ aside)
-        wrong.append((yield from _bend(pair, beside, config)) if bending else beside)
+        wrong.append((yield from _bend(pair, beside, config)) if config.deformable else beside)
     return wrong
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from napari_pancluster.core.registration.quality import (
 from napari_pancluster.core.registration.search import orientation_of
 from napari_pancluster.core.registration.sections import Sections
 from napari_pancluster.core.transform import Transform
+
+# Wrong places to compare with: how far beside the right one, as a share of the longer side.
+_BESIDE_SHARE, _BESIDE_RAD = 0.07, (0.6, 2.7)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,16 @@ class Registration:
     report: RegistrationReport
     confidence: Confidence | None = None
     margin: float = np.inf
+
+
+def beside_of(transform: Transform, long_um: float) -> list[Transform]:
+    """Return a transform to two places beside where it goes."""
+    moved = []
+    for angle in _BESIDE_RAD:
+        aside = np.eye(3)
+        aside[:2, 2] = _BESIDE_SHARE * long_um * np.array([np.sin(angle), np.cos(angle)])
+        moved.append(replace(transform, affine=transform.affine @ aside))
+    return moved
 
 
 def score(pair: Sections, transform: Transform) -> float:

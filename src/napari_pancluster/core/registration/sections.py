@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_pancluster.core.config import RegisterConfig
+from napari_pancluster.core.errors import SlideError
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.registration.images import WorkImage, read_work_image
 from napari_pancluster.core.stain import Stain
@@ -15,6 +16,8 @@ LONGEST_PX = 2500
 FEWEST_PX = 1000
 _FILLED = 0.7
 _MOST_GUESSED = 4.0
+# Slides of one block are not that many times as long as one another.
+_MOST_APART = 30.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,13 @@ def read_sections(fixed: Stain, moving: Stain, config: RegisterConfig) -> Task[S
     fixed_mpp = fixed.slide.um_per_px
     long = max(fixed.slide.shape) * fixed_mpp
     guess = moving.slide.mpp or long / max(moving.slide.shape)
-    longest = max(long, max(moving.slide.shape) * guess)
+    other = max(moving.slide.shape) * guess
+    if max(long, other) > _MOST_APART * min(long, other):
+        raise SlideError(
+            f"The pixel sizes do not go together: {fixed.name} is {_length(long)} long, "
+            f"{moving.name} {_length(other)}. Correct that of {moving.name}."
+        )
+    longest = max(long, other)
     mpp = max(min(config.mpp, longest / FEWEST_PX), fixed_mpp, guess, longest / LONGEST_PX)
     target = read_work_image(fixed, mpp)
     yield Progress(f"Reading {moving.name}")
@@ -54,3 +63,7 @@ def read_sections(fixed: Stain, moving: Stain, config: RegisterConfig) -> Task[S
         area = float(target.tissue.sum() / source.tissue.sum())
         ratio = float(np.clip(np.sqrt(area), 1 / _MOST_GUESSED, _MOST_GUESSED))
     return Sections(target, source.scaled(ratio), guess * ratio, scale_known=False)
+
+
+def _length(um: float) -> str:
+    return f"{float(f'{um / 1000:.3g}'):g} mm"
