@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+import napari_pancluster.core.training as training
+from napari_pancluster.core import checkpoint as checkpoints
 from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
@@ -20,7 +23,7 @@ from napari_pancluster.core.losses import (
 )
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import run
-from napari_pancluster.core.training import choose_device, train
+from napari_pancluster.core.training import choose_device, mixed_precision, train
 
 
 @pytest.fixture
@@ -101,15 +104,20 @@ def test_views_are_windows_of_their_own_crop(store: PatchStore) -> None:
     assert max(still) == pytest.approx(min(still), rel=1e-5)
 
 
-def test_training_learns_the_grain(store: PatchStore, tiny: dict[str, Any], tmp_path: Path) -> None:
-    checkpoint = finish(store, config(tiny, k=2, epochs=8), tmp_path / "run")
+def grain_found(checkpoint: Checkpoint, store: PatchStore) -> float:
+    """Return the share of patches whose cluster, of two, is their grain."""
     network = checkpoint.network()
     with torch.inference_mode():
         od = torch.from_numpy(store.codes[:, :, 16:80, 16:80] / np.float32(127.5))
         _, latents = network.encode(network.normalise(od, torch.ones(96, 2)))
         found = network.logits(latents)[checkpoint.heads.index(2)].argmax(1).numpy()
     truth = np.repeat([0, 1], 48)
-    assert max((found == truth).mean(), (found != truth).mean()) > 0.95
+    return float(max((found == truth).mean(), (found != truth).mean()))
+
+
+def test_training_learns_the_grain(store: PatchStore, tiny: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = finish(store, config(tiny, k=2, epochs=8), tmp_path / "run")
+    assert grain_found(checkpoint, store) > 0.95
     stages = [entry.get("clustering") for entry in checkpoint.history]
     assert stages[0] is None and stages[-1] < -0.8
 
@@ -135,7 +143,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
         if progress.done == 9:  # in the middle of the second epoch of six steps
             break
     task.close()
-    assert (folder / "state.json").exists()
+    assert (folder / "state.safetensors").exists()
     resumed = finish(store, config(tiny), folder)
     assert all(torch.equal(straight.weights[n], resumed.weights[n]) for n in straight.weights)
     assert resumed.history == straight.history
@@ -179,3 +187,195 @@ def test_what_cannot_be_trained_is_refused(
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cuda is not available"):
             choose_device("cuda")
+
+
+def failing(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, when: Callable[[int, int], bool]
+) -> list[int]:
+    """Let a training step raise, given its number and its patches; return the sizes of the rest."""
+    step, calls, sizes = training._step, [0], list[int]()
+
+    def maybe(state: Any, store: Any, options: Any, rows: Any, *rest: Any) -> dict[str, float]:
+        calls[0] += 1
+        if when(calls[0], len(rows)):
+            raise error
+        sizes.append(len(rows))
+        return step(state, store, options, rows, *rest)
+
+    monkeypatch.setattr(training, "_step", maybe)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_batch_says_so_and_goes_on(
+    store: PatchStore,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    sizes = failing(monkeypatch, error, lambda call, batch: call > 3 and batch > 8)
+    with pytest.warns(UserWarning, match="not enough memory on CPU for a batch of") as told:
+        checkpoint = finish(store, config(tiny, epochs=2), tmp_path / "run")
+    # 6 steps of 32 an epoch: all patches are seen, however many steps it takes.
+    assert sizes == [32] * 3 + [8] * 36 and len(told) == 2
+    assert "goes on with 16" in str(told[0].message) and "with 8" in str(told[1].message)
+    assert len(checkpoint.history) == 2 and checkpoint.history[-1]["reconstruction"] > 0
+
+
+def test_a_resumed_run_keeps_the_batch_that_fitted(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("CUDA out of memory")
+    with monkeypatch.context() as patched:
+        failing(patched, error, lambda call, batch: batch > 16)
+        task = train(store, config(tiny), stains=("HE", "PAS"), mpp=0.5, folder=tmp_path)
+        with pytest.warns(UserWarning, match="goes on with 16"):
+            while next(task).done < 9:
+                pass
+        task.close()
+    sizes = failing(monkeypatch, error, lambda call, batch: False)
+    finish(store, config(tiny), tmp_path)
+    assert set(sizes) == {16}
+
+
+def test_a_batch_that_cannot_be_smaller_is_told(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, MemoryError(), lambda call, batch: True)
+    with (
+        pytest.warns(UserWarning, match="goes on with") as told,
+        pytest.raises(TrainingError, match="batch of 4. Close other programs, then resume"),
+    ):
+        finish(store, config(tiny), tmp_path)
+    assert str(told[-1].message).endswith("goes on with 4.")
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="torch is older than 2.8")
+def test_a_device_that_vanishes_is_told_and_the_run_ends_as_if_it_had_not(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = finish(store, config(tiny), tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    with monkeypatch.context() as patched:
+        error = torch.AcceleratorError("CUDA error: device unavailable\nCompile with DSA")
+        failing(patched, error, lambda call, batch: call == 15)
+        words = r"stopped working \(CUDA error: device unavailable\) in epoch 3.*--device cpu"
+        with pytest.raises(TrainingError, match=words):
+            finish(store, config(tiny), tmp_path / "b")
+    resumed = finish(store, config(tiny), tmp_path / "b")
+    assert all(torch.equal(straight.weights[n], resumed.weights[n]) for n in straight.weights)
+
+
+def test_a_bug_is_not_taken_for_a_lost_device(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, RuntimeError("shapes do not fit"), lambda call, batch: True)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        finish(store, config(tiny), tmp_path)
+
+
+def test_a_state_that_a_disk_spoilt_is_passed_over_for_the_one_before(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    straight = finish(store, config(tiny), tmp_path / "a")
+    folder = tmp_path / "b"
+    folder.mkdir()
+    task = train(store, config(tiny), stains=("HE", "PAS"), mpp=0.5, folder=folder)
+    while next(task).done < 14:
+        pass
+    task.close()
+    newest = folder / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="damaged. It goes on from epoch 1"):
+        resumed = finish(store, config(tiny), folder)
+    assert all(torch.equal(straight.weights[n], resumed.weights[n]) for n in straight.weights)
+    for file in folder.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ProjectError, match="is damaged .* Train anew"):
+        finish(store, config(tiny), folder)
+
+
+def test_a_full_disk_is_told_and_what_was_kept_before_is_whole(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = finish(store, config(tiny), tmp_path / "a")
+    folder, save, calls = tmp_path / "b", checkpoints.save_file, [0]
+
+    def full(tensors: Any, file: Path, notes: Any) -> None:
+        calls[0] += 1
+        if calls[0] < 3:
+            save(tensors, file, notes)
+            return
+        Path(file).write_bytes(b"half of it")
+        raise checkpoints.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save_file", full)
+        with pytest.raises(ProjectError, match=r"Epoch 3 .*disk is full\)\. Free some .* resume"):
+            finish(store, config(tiny), folder)
+    assert sorted(f.name for f in folder.iterdir()) == ["before.safetensors", "state.safetensors"]
+    resumed = finish(store, config(tiny), folder)
+    assert all(torch.equal(straight.weights[n], resumed.weights[n]) for n in straight.weights)
+    assert resumed.history == straight.history
+
+
+def test_a_loss_that_is_no_number_keeps_what_was_trained_and_says_what_helps(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, calls = training._losses, [0]
+
+    def spoilt(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        calls[0] += 1
+        found = losses(*args, **kwargs)
+        return {n: v * float("nan") for n, v in found.items()} if calls[0] == 9 else found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_losses", spoilt)
+        with pytest.raises(TrainingError, match="no longer a number in epoch 2.*--learning-rate 0"):
+            finish(store, config(tiny, threads=1), tmp_path / "a")
+    slower = finish(store, config(tiny, threads=1, learning_rate=0.001), tmp_path / "a")
+    assert len(slower.history) == 3
+    assert all(bool(torch.isfinite(w).all()) for w in slower.weights.values())
+
+
+def test_patches_that_are_all_alike_are_refused(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    alike = PatchStore(np.repeat(store.codes[:1], 96, 0), store.present, 64)
+    with pytest.raises(TrainingError, match="All training patches are alike"):
+        finish(alike, config(tiny), tmp_path / "run")
+
+
+def test_one_constant_stain_is_told_and_the_others_are_learnt(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    codes = store.codes.copy()
+    codes[:, 3:] = 7
+    flat = PatchStore(codes, store.present, 64)
+    with pytest.warns(UserWarning, match="PAS is the same everywhere"):
+        checkpoint = finish(flat, config(tiny, k=2, epochs=8), tmp_path / "run")
+    assert all(np.isfinite(v) for entry in checkpoint.history for v in entry.values())
+    assert grain_found(checkpoint, flat) > 0.95
+
+
+def test_the_device_is_chosen_said_and_used_in_the_layout_and_precision_that_pay(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    task = train(store, config(tiny, epochs=1, k=2), stains=("HE", "PAS"), mpp=0.5, folder=tmp_path)
+    checkpoint = run(task, lambda progress: seen.append(progress.stage))
+    device = choose_device("auto")
+    if device.type == "cpu":
+        assert seen[-1].endswith(" on CPU")
+    assert isinstance(mixed_precision(device), bool) and checkpoint.ks == (2, 3, 4)
+    state = training._start(store, config(tiny))
+    assert state.network.stages[1][0].weight.is_contiguous(memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -164,3 +165,57 @@ def test_an_error_while_a_result_is_shown_is_told_and_does_not_block(jobs: Jobs,
     jobs.start(Job("Next", lambda: _counting(1, 0, []), results.append, quiet=True))
     wait(lambda: results == [1])
     assert bar.message == "The slide was moved."
+
+
+def _holding(paused: threading.Event, done: list[int]) -> Task[int]:
+    while len(done) < 10_000:
+        if paused.is_set():
+            yield Progress("Paused", len(done), 10_000)
+        else:
+            done.append(1)
+            yield Progress("Counting", len(done), 10_000)
+        time.sleep(0.01)
+    return len(done)
+
+
+def test_a_job_that_can_pause_has_a_button_for_it(jobs: Jobs, wait: Any) -> None:
+    bar, paused, done = JobBar(jobs), threading.Event(), list[int]()
+    jobs.start(Job("Training", lambda: _holding(paused, done), print, paused=paused))
+    wait(lambda: bar._stage.text() == "Counting")
+    assert not bar._pause.isHidden() and bar._pause.text() == "Pause"
+    bar._pause.click()
+    wait(lambda: bar._stage.text() == "Paused")
+    assert bar._pause.text() == "Go on"
+    at = len(done)
+    time.sleep(0.3)
+    assert len(done) == at and jobs.busy
+    bar._pause.click()
+    wait(lambda: len(done) > at and bar._stage.text() == "Counting")
+    assert bar._pause.text() == "Pause"
+    bar._pause.click()
+    wait(lambda: bar._stage.text() == "Paused")
+    began = time.monotonic()
+    bar._cancel.click()
+    assert not bar._pause.isEnabled()
+    wait(lambda: jobs.current is None)
+    assert time.monotonic() - began < 1 and "cancelled" in bar.message
+    jobs.start(Job("Counting", lambda: _counting(50, 0.02, []), print))
+    wait(lambda: bar._stage.text() == "Counting")
+    assert bar._pause.isHidden(), "for other jobs there is none"
+
+
+def test_what_is_said_again_is_shown_once(jobs: Jobs, wait: Any) -> None:
+    seen: list[Progress] = []
+    results: list[int] = []
+    jobs.progressed.connect(seen.append)
+
+    def repeating() -> Task[int]:
+        for done in (1, 2):
+            for _ in range(5):
+                yield Progress("Training", done, 2, {"reconstruction": 1.0})
+                time.sleep(0.06)
+        return 2
+
+    jobs.start(Job("Training", repeating, results.append))
+    wait(lambda: results == [2])
+    assert [p.done for p in seen] == [1, 2]

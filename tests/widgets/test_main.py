@@ -109,7 +109,7 @@ def test_a_missing_or_newer_project_is_refused_in_a_sentence(
     assert not main.open_project(tmp_path / "nothing.pancluster")
     assert "is not a project" in main.bar.message
     state = project / "project.json"
-    state.write_text(state.read_text().replace('"format_version": 1', '"format_version": 99'))
+    state.write_text(state.read_text().replace('"format_version": 2', '"format_version": 99'))
     assert not main.open_project(project)
     assert "newer version" in main.bar.message and main.session.project is None
 
@@ -203,7 +203,7 @@ def test_cancelling_a_training_leaves_the_project_and_offers_to_resume(
     before = (root / "project.json").read_bytes()
     given = {**TINY, "k": 3, "epochs": 500}
     main.work.train(given, MapConfig())
-    wait(lambda: any((root / "runs").glob("*/state.json")), 120)
+    wait(lambda: any((root / "runs").glob("*/state.safetensors")), 120)
     began = time.monotonic()
     main.jobs.cancel()
     wait(lambda: main.jobs.current is None)

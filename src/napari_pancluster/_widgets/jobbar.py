@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_pancluster._widgets.jobs import Jobs
+from napari_pancluster._widgets.jobs import Job, Jobs
 from napari_pancluster.core.progress import Pace, Progress
 
 _SECONDS_A_MINUTE = 60
@@ -36,6 +36,7 @@ class JobBar(QWidget):
         super().__init__()
         self._jobs = jobs
         self._pace = Pace()
+        self._shown: Job | None = None
         self._complained = 0.0
         self._stage = QLabel()
         self._bar = QProgressBar()
@@ -46,6 +47,9 @@ class JobBar(QWidget):
         self._cancel = QPushButton("Cancel")
         self._cancel.setToolTip("Stop; the project stays as it was before this step.")
         self._cancel.clicked.connect(jobs.cancel)
+        self._pause = QPushButton("Pause")
+        self._pause.setToolTip("Hold, and leave the processor to others; or go on.")
+        self._pause.clicked.connect(jobs.pause)
         self._message = QLabel()
         self._message.setWordWrap(True)
         self._message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -54,12 +58,14 @@ class JobBar(QWidget):
         self._work = QWidget()
         line = QHBoxLayout()
         line.addWidget(self._stage, stretch=1)
-        line.addWidget(self._left)
+        line.addWidget(self._pause)
         line.addWidget(self._cancel)
         work = QVBoxLayout(self._work)
         work.setContentsMargins(0, 0, 0, 0)
         work.addLayout(line)
         work.addWidget(self._bar)
+        # A line of its own: beside the buttons, neither it nor the stage could be read.
+        work.addWidget(self._left)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 4)
         layout.addWidget(self._message)
@@ -100,9 +106,17 @@ class JobBar(QWidget):
         job = self._jobs.current
         self._work.setVisible(job is not None)
         if job is None:
+            self._shown = None
             return
         stopping = job.cancelled.is_set()
         self._cancel.setEnabled(not stopping)
+        self._pause.setVisible(job.paused is not None)
+        self._pause.setEnabled(not stopping)
+        paused = job.paused is not None and job.paused.is_set()
+        self._pause.setText("Go on" if paused else "Pause")
+        if job is self._shown and not stopping:
+            return
+        self._shown = job
         if stopping:
             self._stage.setText(f"{job.title}: stopping …")
         else:

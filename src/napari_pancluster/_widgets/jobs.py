@@ -42,6 +42,8 @@ class Job:
         Housekeeping: nobody is asked before it is stopped.
     gives_way
         Can wait: it is stopped when another job is asked for, and starts anew after that.
+    paused
+        The task holds while this is set; None where it cannot.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Job:
     done: Callable[[Any], object]
     quiet: bool = False
     gives_way: bool = False
+    paused: threading.Event | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -116,6 +119,14 @@ class Jobs(QObject):
             self._current.cancelled.set()
             self.changed.emit()
 
+    def pause(self) -> None:
+        """Let the running job hold, or go on."""
+        if self._current is None or self._current.paused is None:
+            return
+        paused = self._current.paused
+        paused.clear() if paused.is_set() else paused.set()
+        self.changed.emit()
+
     def stop(self, patience_s: float = 30.0) -> bool:
         """Stop everything and wait for it; return whether it stopped in time."""
         self._waiting.clear()
@@ -171,7 +182,7 @@ class Jobs(QObject):
 
 def _drive(job: Job) -> Task[_Outcome]:
     """Drive a job's task in the worker; every error becomes part of the outcome."""
-    stage, shown = "", 0.0
+    stage, shown, told = "", 0.0, None
     task: Task[Any] | None = None
     try:
         task = job.make_task()
@@ -180,9 +191,12 @@ def _drive(job: Job) -> Task[_Outcome]:
                 progress = next(task)
             except StopIteration as stop:
                 return _Outcome(result=stop.value)
+            # A task in another process says again where it stands while nothing new comes.
+            if progress == told:
+                continue
             now = time.monotonic()
             if progress.stage != stage or now - shown >= _INTERVAL_S:
-                stage, shown = progress.stage, now
+                stage, shown, told = progress.stage, now, progress
                 yield progress
         return _Outcome(cancelled=True)
     # The border between the science and the window: whatever is raised must reach the user.

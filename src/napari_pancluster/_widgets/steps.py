@@ -27,6 +27,7 @@ from napari_pancluster._widgets.work import Work
 from napari_pancluster.core.config import MapConfig, TrainConfig
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.pipeline.describe import step_states
+from napari_pancluster.core.pipeline.unfinished import MAY_CHANGE
 from napari_pancluster.core.progress import Progress
 
 _TRAIN_BASIC = ("patch_px", "k", "epochs", "device")
@@ -151,8 +152,13 @@ class TrainPanel(StepPanel):
         stride = self._config(MapConfig, self._stride)
         if config is not None and stride is not None:
             self.losses.clear()
-            # A resumed run keeps the options it was started with.
-            self._work.train({} if resume else self.given, stride, resume=resume)
+            self._work.train(self._changed if resume else self.given, stride, resume=resume)
+
+    @property
+    def _changed(self) -> dict[str, Any]:
+        """What the user set of that which a resumed run need not keep from its start."""
+        usual = {**TrainConfig().model_dump(), **self._presets}
+        return {n: self.given[n] for n in MAY_CHANGE if self.given[n] != usual[n]}
 
     def _on_map(self) -> None:
         stride = self._config(MapConfig, self._stride)

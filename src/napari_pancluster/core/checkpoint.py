@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,8 +106,26 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ) from error
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write tensors so that a crash leaves the old file or the new one, never half of it."""
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], notes: dict[str, str] | None = None
+) -> None:
+    """Write tensors so that a crash or a power cut leaves the old file or the new one.
+
+    Raises
+    ------
+    OSError
+        If they cannot be written; the disk may be full.
+    """
     partial = path.with_suffix(".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
-    os.replace(partial, path)
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    try:
+        save_file(plain, partial, notes)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except SafetensorError as error:
+        full = "os error 28" in str(error) or "os error 112" in str(error)
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, "the disk is full" if full else str(error), str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)

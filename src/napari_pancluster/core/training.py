@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
-from napari_pancluster.core.checkpoint import Checkpoint, save_tensors
+from napari_pancluster.core.checkpoint import Checkpoint
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
 from napari_pancluster.core.errors import InputError, TrainingError
@@ -27,10 +25,16 @@ from napari_pancluster.core.losses import (
 )
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.run_state import RunState
+from napari_pancluster.core.stack import CHANNELS
 from napari_pancluster.core.threads import ThreadPacer
 
 # Heads with more clusters than anyone wants keep the latents rich.
 _EXTRA_HEADS = (30, 60)
+# Patches that are looked at to see whether there is anything to learn.
+_LOOKED_AT = 256
+# Clusters cannot be told apart in fewer patches at a time.
+_LEAST_BATCH = 4
 # Weight of these, and of the k asked for, against 1 for each of the other heads.
 _HEAVY = 4.0
 
@@ -63,20 +67,35 @@ def mixed_precision(device: torch.device) -> bool:
     return device.type == "cpu" and probe is not None and bool(probe())
 
 
-@dataclass
-class _Run:
-    """The state of a training run between epochs."""
+def _named(device: torch.device) -> str:
+    """Return what to call a device in a message."""
+    if device.type == "cuda":
+        return f"CUDA ({torch.cuda.get_device_name(device)})"
+    return {"cpu": "CPU", "mps": "MPS (Apple GPU)"}[device.type]
 
-    network: PatchNetwork
-    optimiser: torch.optim.Optimizer
-    device: torch.device
-    epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def on_cpu(self) -> bool:
-        """Return whether torch's threads do the work."""
-        return self.device.type == "cpu"
+def _repeatable(device: torch.device) -> AbstractContextManager[object]:
+    """Let the same seed give the same result on the same device."""
+    if device.type != "cuda":
+        return nullcontext()
+    # cuDNN's fastest gradients of a convolution add up in any order.
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+
+
+def _is_lost(device: torch.device, error: RuntimeError) -> bool:
+    """Return whether an error says that the device no longer answers."""
+    lost = getattr(torch, "AcceleratorError", ())
+    return isinstance(error, lost) or (device.type != "cpu" and "error: " in str(error))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def train(
@@ -98,7 +117,8 @@ def train(
     Raises
     ------
     TrainingError
-        If there are fewer patches than clusters, or the loss stops being a number.
+        If there is nothing to learn from, the loss stops being a number, memory does not suffice
+        for the smallest batch, or the device is lost.
     """
     wanted = max(config.ks)
     if len(store) < wanted:
@@ -106,14 +126,23 @@ def train(
             f"{len(store)} training patches are fewer than {wanted} clusters. "
             "Use more --patches or a smaller k."
         )
+    _check_contrast(store, stains)
     state = _start(store, config)
-    _restore(state, folder)
+    state.restore(folder)
     trial = partial(_trial, state, store, config)
     pacer = ThreadPacer(trial, threads=config.threads) if state.on_cpu else None
     try:
         while state.epoch < config.epochs:
             yield from _epoch(state, store, config, pacer)
-            _save(state, folder)
+            state.save(folder)
+    except RuntimeError as error:
+        if not _is_lost(state.device, error):
+            raise
+        raise TrainingError(
+            f"{_named(state.device)} stopped working ({_first_line(error)}) in epoch "
+            f"{state.epoch + 1}. What was trained before is kept: resume, on the CPU if it does "
+            "not come back (--resume --device cpu)."
+        ) from error
     finally:
         if pacer is not None:
             pacer.restore()
@@ -131,26 +160,27 @@ def train(
 
 
 def _epoch(
-    state: _Run, store: PatchStore, config: TrainConfig, pacer: ThreadPacer | None
+    state: RunState, store: PatchStore, config: TrainConfig, pacer: ThreadPacer | None
 ) -> Task[None]:
     steps = _steps_per_epoch(config)
     sums: dict[str, float] = {}
     for number, (rows, rng) in enumerate(_batches(store, config, state.epoch)):
         began = time.perf_counter()
-        values = _step(state, store, config, rows, rng, number / steps)
+        values = _whole_step(state, store, config, rows, rng, number / steps)
         seconds = max(time.perf_counter() - began, 1e-9)
         if pacer is not None:
             pacer.watch(seconds)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value / steps
         values["patches_per_s"] = 2 * len(rows) / seconds
-        stage = "Training clusters" if "clustering" in values else "Training autoencoder"
+        what = "clusters" if "clustering" in values else "autoencoder"
+        stage = f"Training {what} on {_named(state.device)}"
         yield Progress(stage, state.epoch * steps + number + 1, config.epochs * steps, values)
     state.epoch += 1
     state.history.append({"epoch": state.epoch, **sums})
 
 
-def _trial(state: _Run, store: PatchStore, config: TrainConfig) -> None:
+def _trial(state: RunState, store: PatchStore, config: TrainConfig) -> None:
     """Do the forward and backward work of a step on a copy of the network."""
     network = deepcopy(state.network).train()
     side = config.patch_px
@@ -161,7 +191,25 @@ def _trial(state: _Run, store: PatchStore, config: TrainConfig) -> None:
     sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
 
 
-def _start(store: PatchStore, config: TrainConfig) -> _Run:
+def _check_contrast(store: PatchStore, stains: tuple[str, ...]) -> None:
+    """Refuse patches that are all alike; warn of a stain that is the same everywhere."""
+    rows = np.linspace(0, len(store) - 1, min(_LOOKED_AT, len(store))).astype(np.int64)
+    codes, present = store.codes[rows], store.present[rows]
+    if (codes == codes[:1]).all():
+        raise TrainingError(
+            "All training patches are alike: there is nothing to tell apart. Check that the "
+            "slides show stained tissue, and the pixel size and the tissue mask."
+        )
+    for number, stain in enumerate(stains):
+        mine = codes[present[:, number], number * CHANNELS : (number + 1) * CHANNELS]
+        if mine.size and (mine == mine[:1, :, :1, :1]).all():
+            warnings.warn(
+                f"{stain} is the same everywhere and tells no tissue from another. "
+                "Check its slide, or leave the stain out."
+            )
+
+
+def _start(store: PatchStore, config: TrainConfig) -> RunState:
     device = choose_device(config.device)
     # Seeded initial weights without touching the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
@@ -173,7 +221,8 @@ def _start(store: PatchStore, config: TrainConfig) -> _Run:
     network.od_mean.copy_(torch.from_numpy(mean))  # type: ignore[operator]
     network.od_std.copy_(torch.from_numpy(std))  # type: ignore[operator]
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _Run(network, torch.optim.Adam(network.parameters(), lr=config.learning_rate), device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    return RunState(network, optimiser, device, config.batch)
 
 
 def _steps_per_epoch(config: TrainConfig) -> int:
@@ -192,8 +241,54 @@ def _batches(
         yield order[number * batch : (number + 1) * batch], rng
 
 
+def _whole_step(
+    state: RunState,
+    store: PatchStore,
+    config: TrainConfig,
+    rows: NDArray[np.int64],
+    rng: np.random.Generator,
+    part: float,
+) -> dict[str, float]:
+    """Take a step, or several with fewer patches each once they do not fit; return mean losses."""
+    waiting, values = [rows], list[dict[str, float]]()
+    while waiting:
+        some = waiting.pop(0)
+        if len(some) > state.batch:
+            waiting[:0] = np.array_split(some, 2)
+            continue
+        try:
+            values.append(_step(state, store, config, some, rng, part))
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the handler, whose error would keep the memory of the step.
+        _halve(state, len(some))
+        waiting.insert(0, some)
+    return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+
+
+def _halve(state: RunState, batch: int) -> None:
+    """Go on with half the batch that did not fit into memory, and say so."""
+    state.optimiser.zero_grad(set_to_none=True)
+    if state.device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif state.device.type == "mps":
+        torch.mps.empty_cache()
+    if batch < 2 * _LEAST_BATCH:
+        raise TrainingError(
+            f"There is not enough memory on {_named(state.device)} for a batch of {batch}. Close "
+            "other programs, then resume, or use --device cpu. What was trained before is kept."
+        )
+    state.batch = batch // 2
+    warnings.warn(
+        f"There is not enough memory on {_named(state.device)} for a batch of {batch}. "
+        f"Training goes on with {state.batch}."
+    )
+
+
 def _step(
-    state: _Run,
+    state: RunState,
     store: PatchStore,
     config: TrainConfig,
     rows: NDArray[np.int64],
@@ -209,18 +304,21 @@ def _step(
     pairs = [view(store, rows, views, rng) for _ in (0, 1)]
     od = torch.cat([p[0] for p in pairs]).to(device, memory_format=torch.channels_last)
     present = torch.cat([p[1] for p in pairs]).to(device)
-    losses = _losses(network, od, present, config, joint=done >= config.pretraining)
-    total = losses["reconstruction"]
-    if "clustering" in losses:
-        total = config.reconstruction * total + losses["clustering"]
-        total = total + config.redundancy * losses["redundancy"]
-    state.optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    with _repeatable(device):
+        losses = _losses(network, od, present, config, joint=done >= config.pretraining)
+        total = losses["reconstruction"]
+        if "clustering" in losses:
+            total = config.reconstruction * total + losses["clustering"]
+            total = total + config.redundancy * losses["redundancy"]
+        state.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
     state.optimiser.step()
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     if not all(np.isfinite(v) for v in values.values()):
         raise TrainingError(
-            "The loss is no longer a number. Lower the learning rate and train again."
+            f"The loss is no longer a number in epoch {state.epoch + 1}. What was trained before "
+            "is kept: resume with a lower learning rate (--resume --learning-rate "
+            f"{config.learning_rate / 4:g}), or train anew with it."
         )
     return values
 
@@ -259,30 +357,3 @@ def _clustering_loss(
         total = total + weight * loss
         weights += weight
     return total / weights
-
-
-def _save(state: _Run, folder: Path) -> None:
-    tensors = {f"model.{n}": t for n, t in state.network.state_dict().items()}
-    for number, entry in state.optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{name}": t for name, t in entry.items()}
-    save_tensors(folder / "state.safetensors", tensors)
-    unfinished = folder / "state.json.partial"
-    unfinished.write_text(json.dumps({"epoch": state.epoch, "history": state.history}))
-    unfinished.replace(folder / "state.json")
-
-
-def _restore(state: _Run, folder: Path) -> None:
-    if not (folder / "state.json").exists():
-        return
-    kept = json.loads((folder / "state.json").read_text())
-    tensors = load_file(folder / "state.safetensors", device=str(state.device))
-    state.network.load_state_dict(
-        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-    )
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam."):
-            _, number, key = name.split(".")
-            entries.setdefault(int(number), {})[key] = tensor
-    state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": entries})
-    state.epoch, state.history = kept["epoch"], kept["history"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import time
@@ -24,13 +23,22 @@ from napari_pancluster.core.pipeline.opening import (
     open_stack,
     tissue_of,
 )
+from napari_pancluster.core.pipeline.unfinished import (
+    MAY_CHANGE,
+    clear_stores,
+    read_note,
+    run_to_resume,
+    store_folder,
+    write_note,
+)
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.stack import CHANNELS, SlideStack
 from napari_pancluster.core.training import choose_device, train
 
 _FINER = 0.99
-_NOTE = "run.json"
+# For the checkpoints, the network and the maps.
+_SPARE_BYTES = 64 * 2**20
 
 
 def train_network(
@@ -66,27 +74,30 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         check_patch_fits(tissue, patch_um=config.patch_px * mpp, patch_px=config.patch_px)
     stacks = [s.select(stains) for s in stacks]
     inputs = frame_inputs(project)
-    folder = project.run_folder(run)
     if resume:
-        _check_unchanged(folder, inputs)
-    _note(folder, config, inputs)
-    store_folder = folder / "store"
+        _check_unchanged(project, run, inputs)
+    folder = write_note(project, run, config=config.model_dump(), inputs=inputs)
+    patches = store_folder(folder)
+    clear_stores(project)
+    # This process's own, from before a power cut: whether it is whole is not known.
+    shutil.rmtree(patches, ignore_errors=True)
     rates: list[float] = []
     try:
         sample = sample_positions(tissues, _affordable(config, len(stains)), config.seed)
+        _check_disk(folder, len(sample.centres) * _crop_bytes(config, len(stains)))
         store = yield from build_store(
             stacks,
             sample,
             mpp=mpp,
             patch_px=config.patch_px,
             shift_px=config.shift_px,
-            folder=store_folder,
+            folder=patches,
         )
         task = train(store, config, stains=stains, mpp=mpp, folder=folder)
         checkpoint = yield from _watch(task, rates)
     finally:
         # A gigabyte that can be cut again; a resumed run draws the same places.
-        shutil.rmtree(store_folder, ignore_errors=True)
+        shutil.rmtree(patches, ignore_errors=True)
     summary = {
         "run": run,
         "k": checkpoint.k,
@@ -144,47 +155,43 @@ def _begin(project: Project, given: Mapping[str, Any], *, resume: bool) -> tuple
     if not resume:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         return f"{stamp}-{secrets.token_hex(2)}", TrainConfig(**given)
-    runs = project.unfinished_runs()
-    if not runs:
-        raise ProjectError(
-            f"{project.root} has no interrupted training to resume. Leave out --resume."
-        )
-    kept = json.loads((project.run_folder(runs[0]) / _NOTE).read_text())
+    run = run_to_resume(project)
+    kept = read_note(project, run)["config"]
     for name, value in given.items():
-        if name != "device" and kept["config"][name] != value:
+        if name not in MAY_CHANGE and kept[name] != value:
             raise InputError(
-                f"The interrupted run has {name} = {kept['config'][name]}, not {value}. "
+                f"The interrupted run has {name} = {kept[name]}, not {value}. "
                 "Leave the option out, or leave out --resume to start anew."
             )
-    config = TrainConfig(**{**kept["config"], **{k: v for k, v in given.items() if k == "device"}})
-    return runs[0], config
+    return run, TrainConfig(**{**kept, **given})
 
 
-def _check_unchanged(folder: Path, inputs: tuple[str, ...]) -> None:
-    kept = json.loads((folder / _NOTE).read_text())
-    if set(kept["inputs"]) != set(inputs):
+def _check_unchanged(project: Project, run: str, inputs: tuple[str, ...]) -> None:
+    if set(read_note(project, run)["inputs"]) != set(inputs):
         raise ProjectError(
             "The slides or their registration changed since the interrupted run. Train anew."
         )
 
 
-def _note(folder: Path, config: TrainConfig, inputs: tuple[str, ...]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        note = {"config": config.model_dump(), "inputs": inputs}
-        (folder / _NOTE).write_text(json.dumps(note, indent=1))
-    except OSError as error:
-        raise ProjectError(
-            f"{folder} cannot be written ({error.strerror}). Check the folder."
-        ) from error
-
-
 def _affordable(config: TrainConfig, stains: int) -> int:
     """Return how many crops the patch store may hold."""
+    most = config.store_mb * 2**20 // _crop_bytes(config, stains)
+    return max(16, min(config.patches, most))
+
+
+def _crop_bytes(config: TrainConfig, stains: int) -> int:
     side = config.patch_px + 2 * config.shift_px
-    return max(
-        16, min(config.patches, config.store_mb * 2**20 // (side * side * stains * CHANNELS))
-    )
+    return side * side * stains * CHANNELS
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    """Refuse to cut patches that the disk has no room for: writing them would crash."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise ProjectError(
+            f"The disk of {folder} has {free / 2**20:.0f} MB left; the training patches need "
+            f"{needed / 2**20:.0f} MB and some room beside. Free some space, or lower --store-mb."
+        )
 
 
 def _watch(task: Task[Any], rates: list[float]) -> Task[Any]:
