@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari.viewer import Viewer
-from qtpy.QtWidgets import QComboBox, QLabel
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel
 from superqt import QCollapsible
 
 from napari_pancluster._session import Session
@@ -26,6 +26,7 @@ from napari_pancluster.core.pipeline.registering import registration_results
 from napari_pancluster.core.registration import Landmarks
 
 _REGISTER_BASIC = ("deformable", "strategy")
+_AGAIN = "Only one stain"
 # The box of the landmarks asks for it where they are used.
 _ASKED_ELSEWHERE = ("landmark_use",)
 
@@ -34,6 +35,8 @@ class RegisterPanel(StepPanel):
     """Registers every stain onto the reference, shows how well, and lets a person put it right."""
 
     def __init__(self, viewer: Viewer, session: Session, work: Work, jobs: Jobs) -> None:
+        # Case and stain of the line that was clicked last.
+        self._chosen = ("", "")
         self.compare = CompareBox(viewer, session)
         self.evidence = EvidenceBox(viewer, session)
         self.landmarks = LandmarksBox(viewer, session)
@@ -73,6 +76,9 @@ class RegisterPanel(StepPanel):
         results = (
             registration_results(project, [c.name for c in project.state.cases]) if project else []
         )
+        if self._chosen not in {(r["case"], r["stain"]) for r in results}:
+            self._chosen = ("", "")
+        self._offer_again()
         self.table.show_results(results, unit="px" if self._session.unit == "pixel" else "µm")
         self.table.setVisible(bool(results))
         doubts = [
@@ -93,7 +99,11 @@ class RegisterPanel(StepPanel):
         self._add_more(self._more)
         tip = "Bring every stain into the frame of the reference: turn, flip, shear and bend it."
         self._go = push_button("Register", tip, self._on_go)
-        self._column.addWidget(self._go)
+        self._again = push_button(_AGAIN, "Choose a line of the table first.", self._on_again)
+        line = QHBoxLayout()
+        line.addWidget(self._go)
+        line.addWidget(self._again)
+        self._column.addLayout(line)
         self.table = RegistrationTable()
         self._column.addWidget(self.table)
         self._doubts = QLabel()
@@ -125,6 +135,18 @@ class RegisterPanel(StepPanel):
         if config is not None:
             self._work.register(config)
 
+    def _offer_again(self) -> None:
+        case, stain = self._chosen
+        self._again.setText(f"Only {stain}" if stain else _AGAIN)
+        tip = f"Register {stain} of {case} anew; the registration before is kept as a version."
+        self._again.setToolTip(tip if stain else "Choose a line of the table first.")
+        self._again.setEnabled(self._idle and bool(stain))
+
+    def _on_again(self) -> None:
+        config, (case, stain) = self._read_config(), self._chosen
+        if config is not None and stain:
+            self._work.register(config, cases=[case], stains=[stain])
+
     def _on_landmarks(self, stain: str, landmarks: Landmarks, use: str) -> None:
         config = self._read_config()
         if config is not None:
@@ -137,6 +159,8 @@ class RegisterPanel(StepPanel):
 
     def _on_chosen(self, case: str, stain: str) -> None:
         """Turn every box to the stain of a line."""
+        self._chosen = case, stain
+        self._offer_again()
         self._session.show_case(case)
         for box in (self.compare, self.evidence, self.landmarks, self.by_hand, self.versions):
             _choose(box.stain, stain)
