@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from napari_pancluster.core.annotations import Annotation, read_features
 from napari_pancluster.core.errors import InputError, ProjectError
 from napari_pancluster.core.lazy import BLOCK_PX
 from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.replacing import replacing
 from napari_pancluster.core.slide import Slide
 from napari_pancluster.core.stack import SlideStack
 from napari_pancluster.core.transform import Transform
@@ -279,14 +277,5 @@ def _leaves(shape: Any) -> Iterator[Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    with replacing(path) as partial:
         partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}). Choose another file."
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()

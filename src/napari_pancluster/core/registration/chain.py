@@ -85,7 +85,8 @@ def register_along(
         report = replace(report, status="ok", reason=f"Both steps agree: {link.report.reason}")
     elif worst.status != "ok":
         report = replace(report, status=worst.status, reason=worst.reason)
-    return replace(found, report=report)
+    kept = found.transform if report.status != "failed" else None
+    return replace(found, transform=kept, report=report)
 
 
 def _way_of(known: Registration, neighbour: Stain) -> str:

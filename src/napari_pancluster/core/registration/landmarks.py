@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.replacing import replacing
 from napari_pancluster.core.slide import Slide
 
 COLUMNS = ("fixed_x", "fixed_y", "moving_x", "moving_y")
@@ -92,21 +90,11 @@ def write_landmarks(
     """
     fixed, moving = px_of_landmarks(landmarks, fixed_slide, moving_slide)
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for row in np.hstack([fixed[:, ::-1], moving[:, ::-1]]):
-                writer.writerow([f"{value:.4f}" for value in row])
-        os.replace(partial, target)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}). Choose another file."
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    with replacing(target) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in np.hstack([fixed[:, ::-1], moving[:, ::-1]]):
+            writer.writerow([f"{value:.4f}" for value in row])
 
 
 def landmarks_of_px(fixed_px: Points, moving_px: Points, fixed: Slide, moving: Slide) -> Landmarks:
