@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from drawing import shared, texture, write_slide
 from PIL import Image
 
@@ -126,3 +127,14 @@ def test_real_slides_are_read_whatever_their_extension() -> None:
         open_slide(shared("slides", "broken.svs"))
     ome = open_slide(shared("atlas", "liver_glycogen", "HE.ome.tif"))
     assert len(ome.levels) == 4
+
+
+def test_what_is_no_number_in_a_float_slide_reads_as_glass(tmp_path: Path) -> None:
+    pixels = np.full((64, 64, 3), 0.4, np.float32)
+    pixels[:, :32] = np.nan
+    pixels[:, 32:40] = -np.inf
+    tifffile.imwrite(tmp_path / "float.tif", pixels, photometric="rgb", resolution=(20000, 20000))
+    slide = open_slide(tmp_path / "float.tif")
+    read = slide.read(slide.extent, slide.um_per_px)
+    assert np.allclose(read[:, :40], 255) and np.allclose(read[:, 40:], 0.4 * 255, atol=0.1)
+    assert np.isfinite(slide.read(slide.extent, 4 * slide.um_per_px)).all()

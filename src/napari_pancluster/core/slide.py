@@ -199,7 +199,8 @@ class Slide:
         row_weights, row_cover = area_weights(
             start=region.top / row_um, step=mpp / row_um, count=rows, size=level.shape[0]
         )
-        block = self._average(number, (r0, r1, c0, c1), row_weights, col_weights)
+        nothing = outside * self.full_scale / WHITE
+        block = self._average(number, (r0, r1, c0, c1), row_weights, col_weights, nothing)
         cover = row_cover[:, None, None] * col_cover[None, :, None]
         block *= cover * np.float32(WHITE / self.full_scale)
         return np.asarray(block + outside * (1 - cover), np.float32)
@@ -210,6 +211,7 @@ class Slide:
         box: tuple[int, int, int, int],
         row_weights: sparse.csr_array,
         col_weights: sparse.csr_array,
+        nothing: float,
     ) -> NDArray[np.float32]:
         r0, r1, c0, c1 = box
         strip = max(1, _STRIP_PIXELS // max(1, c1 - c0))
@@ -218,6 +220,9 @@ class Slide:
         for top in range(r0, r1, strip):
             bottom = min(r1, top + strip)
             pixels = self.read_level(number, top, c0, bottom - top, c1 - c0)
+            if pixels.dtype.kind == "f":
+                # Some programs write "not a number" where nothing was scanned.
+                pixels = np.nan_to_num(pixels, nan=nothing, posinf=self.full_scale, neginf=nothing)
             total += apply_separable(row_weights[:, top:bottom], inner_cols, pixels)
         return total
 
