@@ -8,7 +8,7 @@ DEMO ?= pancluster-demo
 SCREEN = $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(shell command -v xvfb-run >/dev/null && \
   echo env QT_QPA_PLATFORM=xcb xvfb-run -a -s \"-screen 0 1600x1000x24\"))
 
-.PHONY: env demo test slow check bench clean
+.PHONY: env demo test slow check bench bench-science clean
 
 env: $(VENV)/.installed
 
@@ -32,8 +32,11 @@ check: env
 	$(BIN)/lint-imports
 	$(BIN)/npe2 validate src/napari_pancluster/napari.yaml
 
+bench-science: env
+	$(BIN)/python benchmarks/bench_science.py
+
 bench: env
-	for bench in benchmarks/bench_*.py; do $(SCREEN) $(BIN)/python $$bench || exit 1; done
+	for bench in $(filter-out benchmarks/bench_science.py,$(wildcard benchmarks/bench_*.py)); do $(SCREEN) $(BIN)/python $$bench || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -31,6 +31,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from napari_pancluster.core.cases import SlideEntry, entries_of_sheet, make_cases
 from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig, SynthConfig
+from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.pipeline.exporting import export, open_content
 from napari_pancluster.core.pipeline.mapping import map_clusters, select_clusters
 from napari_pancluster.core.pipeline.opening import open_stack
@@ -111,36 +112,61 @@ def same_pixels(truth: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[n
     return a, b[rows][:, cols]
 
 
+class LabelledTiles:
+    """The labelled slide: tiles of one tissue each, and what they are.
+
+    Parameters
+    ----------
+    data
+        Folder of the development data.
+    """
+
+    def __init__(self, data: Path) -> None:
+        source = data / "labelled" / "colorectal_tiles"
+        self.entry = SlideEntry("crc", "HE", source / "HE.ome.tif")
+        self._truth = np.asarray(Image.open(source / "truth_tiles.png"))
+        facts = json.loads((source / "truth.json").read_text())
+        self._tile_px = facts["tile_px"]
+        self._back = next(int(n) for n, name in facts["classes"].items() if name == "BACK")
+
+    def tiles_of(self, grid: PatchGrid) -> NDArray[np.int64]:
+        """Return (N,) the tissue of every patch; 0 for one that lies in several tiles or none."""
+        corner = np.round(grid.centres / grid.mpp - grid.patch_px / 2).astype(int)
+        first, last = corner // self._tile_px, (corner + grid.patch_px - 1) // self._tile_px
+        inside = (first == last).all(1) & (first >= 0).all(1) & (last < self._truth.shape).all(1)
+        tile = np.zeros(len(corner), np.int64)
+        tile[inside] = self._truth[first[inside, 0], first[inside, 1]]
+        return tile
+
+    def scores(self, grid: PatchGrid, labels: NDArray[np.integer]) -> dict[str, float]:
+        """Return how well labels (N,) 1 … 9 tell the tissues."""
+        tile = self.tiles_of(grid)
+        found, tile = labels[tile > 0], tile[tile > 0]
+        table = np.zeros((10, 10))
+        np.add.at(table, (tile, found), 1)
+        hits = table[linear_sum_assignment(-table)].sum()
+        plain = tile != self._back
+        return {
+            "patches": len(tile),
+            "nmi": normalized_mutual_info_score(tile, found),
+            "nmi_without_back": normalized_mutual_info_score(tile[plain], found[plain]),
+            "accuracy": float(hits / len(tile)),
+        }
+
+
 def labelled(folder: Path, data: Path, patch_px: int, seed: int) -> dict[str, Any]:
     """Train and map labelled colorectal tissue, k = 9; score patches that lie in one tile."""
-    source = data / "labelled" / "colorectal_tiles"
-    truth = np.asarray(Image.open(source / "truth_tiles.png"))
-    facts = json.loads((source / "truth.json").read_text())
-    back = next(int(n) for n, name in facts["classes"].items() if name == "BACK")
-    entries = [SlideEntry("crc", "HE", source / "HE.ome.tif")]
-    project = Project.create(folder / "crc", make_cases(entries))
+    tiles = LabelledTiles(data)
+    project = Project.create(folder / "crc", make_cases([tiles.entry]))
     trained = run(train_network(project, {"k": 9, "patch_px": patch_px, "seed": seed}))
     run(map_clusters(project, MapConfig(stride_px=32)))
     content = open_content(project)
     grid = content.table.grids[0]
-    corner = np.round(grid.centres / grid.mpp - patch_px / 2).astype(int)
-    first, last = corner // facts["tile_px"], (corner + patch_px - 1) // facts["tile_px"]
-    inside = (first == last).all(1) & (first >= 0).all(1) & (last < truth.shape).all(1)
-    tile = truth[first[inside, 0], first[inside, 1]]
-    known = tile > 0
-    found, tile = content.clustering.labels[inside][known], tile[known]
-    means = KMeans(9, n_init=3, random_state=0).fit_predict(content.latents.values)[inside][known]
-    table = np.zeros((10, 10))
-    np.add.at(table, (tile, found), 1)
-    hits = table[linear_sum_assignment(-table)].sum()
-    plain = tile != back
+    means = KMeans(9, n_init=3, random_state=0).fit_predict(content.latents.values) + 1
     return {
         "what": f"labelled colorectal, {patch_px} px, seed {seed}",
-        "patches": len(tile),
-        "nmi": normalized_mutual_info_score(tile, found),
-        "nmi_without_back": normalized_mutual_info_score(tile[plain], found[plain]),
-        "accuracy": float(hits / len(tile)),
-        "nmi_kmeans_on_latents": normalized_mutual_info_score(tile, means),
+        **tiles.scores(grid, content.clustering.labels),
+        "nmi_kmeans_on_latents": tiles.scores(grid, means)["nmi"],
         "train_s": trained["seconds"],
         "patches_per_s": trained["patches_per_s"],
     }

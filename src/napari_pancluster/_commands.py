@@ -220,11 +220,21 @@ def warp(options: Options, reporter: Reporter) -> Result:
 
 
 def train(options: Options, reporter: Reporter) -> Result:
-    from napari_pancluster.core.pipeline.training import train_network
+    from napari_pancluster.core.pipeline.training import help_to_train, train_network
+    from napari_pancluster.core.ranks import join, started_by_torchrun
 
     given = _given(options, TrainConfig)
-    _config(TrainConfig, given)
-    return reporter.drive(train_network(_open(options), given, resume=options.resume))
+    config = _config(TrainConfig, given)
+
+    def lead() -> Result:
+        return reporter.drive(train_network(_open(options), given, resume=options.resume))
+
+    def follow() -> Result:
+        help_to_train()
+        # One of torchrun's processes speaks for all.
+        raise SystemExit(0)
+
+    return join(lead, follow, device=config.device) if started_by_torchrun() else lead()
 
 
 def select_k(options: Options, reporter: Reporter) -> Result:
@@ -239,9 +249,27 @@ def select_k(options: Options, reporter: Reporter) -> Result:
 
 def map(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.pipeline.mapping import map_clusters
+    from napari_pancluster.core.pipeline.naming_over import name_map
 
-    config = _config(MapConfig, _given(options, MapConfig))
-    return reporter.drive(map_clusters(_open(options), config, run=options.run, k=options.k))
+    project, config = _open(options), _config(MapConfig, _given(options, MapConfig))
+    task = map_clusters(
+        project,
+        config,
+        run=options.run,
+        k=options.k,
+        model=options.model,
+        scheduler=options.scheduler,
+    )
+    result = reporter.drive(task)
+    # The first map of a run has taken them over already.
+    names = result.get("names") or name_map(project, result["run"])
+    return {**result, "names": names}
+
+
+def model(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline.models import export_model
+
+    return reporter.drive(export_model(_open(options), Path(options.target), run=options.run))
 
 
 def embed(options: Options, reporter: Reporter) -> Result:
@@ -256,6 +284,25 @@ def export(options: Options, reporter: Reporter) -> Result:
 
     formats = [name.strip() for name in options.to.split(",") if name.strip()]
     return reporter.drive(export(_open(options), Path(options.target), formats, run=options.run))
+
+
+def describe(options: Options, reporter: Reporter) -> Result:
+    from napari_pancluster.core.pipeline.describing import Annotated, describe_clusters
+
+    annotated = None
+    if options.annotations:
+        annotated = Annotated(Path(options.annotations), options.case, options.stain)
+    elif options.case or options.stain:
+        raise InputError("--case and --stain say whose slide --annotations belong to. Give them.")
+    task = describe_clusters(
+        _open(options),
+        run=options.run,
+        k=options.k,
+        group=options.group,
+        annotated=annotated,
+        out=Path(options.out) if options.out else None,
+    )
+    return reporter.drive(task)
 
 
 def run(options: Options, reporter: Reporter) -> Result:

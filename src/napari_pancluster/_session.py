@@ -16,6 +16,7 @@ from psygnal import Signal
 from napari_pancluster._history import History, View
 from napari_pancluster.core.casemap import CaseMap
 from napari_pancluster.core.colouring import Colouring, colour_by, columns
+from napari_pancluster.core.counterparts import NamedMap, counterparts, inherited
 from napari_pancluster.core.edits import ClusterEdits, Operation
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.project import Project
@@ -163,8 +164,18 @@ class Session:
         """Look at another number of clusters."""
         if self.results is not None and k != self.k and k in self.results.ks:
             edits = self._all_edits[k]
+            if not edits.operations and self.edits.given:
+                edits = edits.extend(self._inherited(k))
             selection = _in_sight(self._selection, edits, self.results.labels(k, edits))
-            self._push(k, self._all_edits, selection)
+            self._push(k, {**self._all_edits, k: edits}, selection)
+
+    def _inherited(self, k: int) -> tuple[Operation, ...]:
+        """Return the names and colours that k clusters take over from those looked at."""
+        assert self.results is not None
+        new = ClusterEdits(k)
+        old = NamedMap(self.results.table, self._labels, self.edits)
+        found = NamedMap(self.results.table, self.results.labels(k, new), new)
+        return inherited(self.edits, counterparts(old, found))
 
     def edit(self, operation: Operation) -> None:
         """Rename, recolour, merge or hide.

@@ -243,14 +243,29 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--run", help="a training run (default: the newest)")
     sub.add_argument("--k", metavar="2-20", help="only these numbers of clusters")
     _add_fields(sub, SelectConfig)
-    _add_fields(sub, MapConfig)
+    _add_fields(sub, MapConfig, skip=("smooth",))
 
     sub = command("map", _commands.map, "assign every patch of every case to a cluster")
     sub.add_argument("--run", help="a training run (default: the newest)")
     sub.add_argument(
         "--k", type=int, help="number of clusters (default: as trained, or as suggested)"
     )
-    _add_fields(sub, MapConfig)
+    sub.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a network trained elsewhere: a folder made by 'pancluster model', PROJECT or "
+        "PROJECT:RUN",
+    )
+    sub.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="spread the cases over a dask.distributed cluster, such as tcp://127.0.0.1:8786",
+    )
+    _add_map_fields(sub)
+
+    sub = command("model", _commands.model, "write a trained network with its model card")
+    sub.add_argument("target", metavar="OUT", help="folder to write into")
+    sub.add_argument("--run", help="a training run (default: the newest)")
 
     sub = command("embed", _commands.embed, "UMAP of the latents")
     sub.add_argument("--run", help="a training run (default: the newest)")
@@ -261,11 +276,26 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", default="ome-tiff,csv,png", help="formats: ome-tiff,csv,png")
     sub.add_argument("--run", help="a training run (default: the newest)")
 
+    sub = command(
+        "describe", _commands.describe, "what the clusters are: stains, neighbours, areas, classes"
+    )
+    sub.add_argument("--run", help="a training run (default: the newest)")
+    sub.add_argument("--k", type=int, help="number of clusters (default: that of the map)")
+    sub.add_argument(
+        "--group", metavar="COLUMN", help="a column of the sample sheet: areas by group of cases"
+    )
+    sub.add_argument(
+        "--annotations", metavar="GEOJSON", help="areas with classes, as QuPath writes them"
+    )
+    sub.add_argument("--case", help="whose slide is annotated (default: the only case)")
+    sub.add_argument("--stain", help="the slide that is annotated (default: the reference)")
+    sub.add_argument("--out", metavar="DIR", help="folder for the tables and the heat map")
+
     command("open", _commands.open_window, "napari with the project loaded and the panels docked")
 
     sub = command("run", _commands.run, "every step that is missing or stale")
     _add_fields(sub, TrainConfig)
-    _add_fields(sub, MapConfig)
+    _add_map_fields(sub)
     sub.add_argument("--strict", action="store_true", help="fail when only the reference is left")
     return parser
 
@@ -287,6 +317,17 @@ def _add_fields(
             metavar=_metavar(info),
             help=f"{description}{default}".replace("%", "%%"),
         )
+
+
+def _add_map_fields(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a map."""
+    _add_fields(parser, MapConfig, skip=("smooth",))
+    parser.add_argument(
+        "--smooth",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help=MapConfig.model_fields["smooth"].description,
+    )
 
 
 def _add_between(parser: argparse.ArgumentParser) -> None:

@@ -30,6 +30,8 @@ from napari_pancluster.core.project import Project
 
 # As many steps an epoch as give time to stop in the middle of one.
 GIVEN = {**TINY, "epochs": 3, "patches": 512, "k": 3, "threads": 1}
+# The parent of a child repeats its warnings; nonsense learnt in seconds deserves them.
+pytestmark = pytest.mark.filterwarnings("ignore:(The c|C)luster")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
 

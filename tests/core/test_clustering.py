@@ -16,8 +16,9 @@ from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import make_grid
+from napari_pancluster.core.pipeline.encoding import checkpoint_of
 from napari_pancluster.core.pipeline.exporting import export
-from napari_pancluster.core.pipeline.mapping import checkpoint_of, map_clusters
+from napari_pancluster.core.pipeline.mapping import map_clusters
 from napari_pancluster.core.pipeline.opening import open_stack
 from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run

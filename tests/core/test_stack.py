@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawing import texture, write_slide
 
+from napari_pancluster.core.confidence import Confidence
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.slide import open_slide
@@ -48,3 +50,28 @@ def test_unregistered_and_unknown_stains_read_as_not_there(stack: SlideStack) ->
     assert alone.registered == ("HE",)
     with pytest.raises(InputError, match="has no stain 'CD31'"):
         alone.stain("CD31")
+
+
+def test_where_a_stain_lies_unsurely_it_counts_as_missing(stack: SlideStack) -> None:
+    values = np.ones((20, 30), np.float32)
+    values[:, :10] = 0.1
+    values[5, 20] = 0.0
+    sure = Confidence(values, 20.0)
+    stack = replace(stack, confidences={"PAS": sure})
+    region = Region(0, 0, 400, 600)
+    assert stack.read(region, 2.0).inside.all()
+    block = stack.trusting(0.2).read(region, 2.0)
+    assert block.inside[0].all()
+    assert not block.inside[1, :, :100].any() and not block.inside[1, 50:60, 200:210].any()
+    assert block.inside[1].mean() == pytest.approx(2 / 3 - 1 / 600, abs=1e-6)
+    # What is there is still told: a patch that is sure for its larger part is taken whole.
+    assert (block.od[3:, :, :100] > 0).any()
+
+
+def test_confidence_over_a_region_is_that_at_its_pixels() -> None:
+    rng = np.random.default_rng(0)
+    sure = Confidence(rng.random((7, 9), np.float32), 20.0)
+    region = Region.of_pixels(top=-4, left=10, rows=60, cols=50, mpp=3.7)
+    rows, cols = np.mgrid[:60, :50] + 0.5
+    places = np.column_stack([(rows.ravel() - 4) * 3.7, (cols.ravel() + 10) * 3.7])
+    assert np.array_equal(sure.over(region, 3.7).ravel(), sure.at(places))

@@ -14,16 +14,19 @@ import napari_pancluster.core.training as training
 from napari_pancluster.core import checkpoint as checkpoints
 from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from napari_pancluster.core.config import TrainConfig
-from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
+from napari_pancluster.core.dataset import PatchStore, ViewConfig, Views, view
+from napari_pancluster.core.devices import choose_device, mixed_precision
 from napari_pancluster.core.errors import InputError, ProjectError, TrainingError
 from napari_pancluster.core.losses import (
+    adversarial_loss,
     mutual_information_loss,
     reconstruction_loss,
     redundancy_loss,
 )
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import run
-from napari_pancluster.core.training import choose_device, mixed_precision, train
+from napari_pancluster.core.recipes import Invariant, Losses
+from napari_pancluster.core.training import train
 
 
 @pytest.fixture
@@ -92,16 +95,58 @@ def test_views_are_windows_of_their_own_crop(store: PatchStore) -> None:
     marked += np.arange(1, 9, dtype=np.uint8)[:, None, None, None] * 20
     small = PatchStore(marked, np.ones((8, 2), bool), 64)
     rng = np.random.default_rng(0)
-    od, present = view(small, np.arange(8), ViewConfig(16, 0.0), rng)
-    assert od.shape == (8, 6, 64, 64) and (present == 1).all()
+    seen = view(small, np.arange(8), ViewConfig(16, 0.0), rng)
+    assert seen.od.shape == (8, 6, 64, 64) and (seen.present == 1).all()
     expected = np.arange(1, 9) * 20 / 127.5
-    assert np.allclose(od.mean((1, 2, 3)), expected, atol=1e-4)
-    shifted = {
-        view(store, np.array([0]), ViewConfig(16, 0.0), rng)[0].numpy().tobytes() for _ in range(6)
-    }
+    assert np.allclose(seen.od.mean((1, 2, 3)), expected, atol=1e-4)
+    first = np.array([0])
+    shifted = {view(store, first, ViewConfig(16, 0.0), rng).od.numpy().tobytes() for _ in range(6)}
     assert len(shifted) == 6
-    still = {view(store, np.array([0]), ViewConfig(0, 0.0), rng)[0].numpy().sum() for _ in range(6)}
+    still = {view(store, first, ViewConfig(0, 0.0), rng).od.numpy().sum() for _ in range(6)}
     assert max(still) == pytest.approx(min(still), rel=1e-5)
+    plain = ViewConfig(0, 0.0, turned=False)
+    whole = {view(store, first, plain, rng).od.numpy().tobytes() for _ in range(6)}
+    assert len(whole) == 1
+
+
+def test_large_patches_are_learnt_on_small_ones_first(
+    store: PatchStore, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    large = PatchStore(store.codes.repeat(2, 2).repeat(2, 3)[:40], store.present[:40], 128)
+    sides: list[int] = []
+    step = training._step
+
+    def noted(state: Any, views: Any, *rest: Any) -> dict[str, float]:
+        sides.append(views.od.shape[-1])
+        return step(state, views, *rest)
+
+    monkeypatch.setattr(training, "_step", noted)
+    few = {"epochs": 7, "patches": 32, "k_max": 3, "batch": 16, "patch_px": "both"}
+    checkpoint = finish(large, config(tiny, **few), tmp_path / "run")
+    assert sides == [64] * 12 + [128] * 2
+    assert checkpoint.patch_px == 128 and checkpoint.network().pooling == "both"
+
+
+def test_views_may_lack_a_stain_but_never_all(store: PatchStore) -> None:
+    present = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
+    three = PatchStore(np.zeros((4, 9, 64, 64), np.uint8), present, 64)
+    rng = np.random.default_rng(0)
+    rows = np.repeat(np.arange(4), 500)
+    shown = view(three, rows, ViewConfig(0, 0.0, stain_dropout=0.4), rng).present.numpy()
+    shown = shown.reshape(4, 500, 3)
+    assert (shown <= present[:, None]).all()
+    missing = present.sum(1)[:, None] - shown.sum(2)
+    assert set(np.unique(missing[:2])) == {0, 1} and (missing[2:] == 0).all()
+    assert missing[:2].mean(1) == pytest.approx(0.4, abs=0.07)
+    # Each of the stains there is left out about as often.
+    assert (1 - shown[0].mean(0)) == pytest.approx(0.4 / 3, abs=0.05)
+
+
+def test_views_are_split_pair_by_pair() -> None:
+    od = torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2)
+    # Three patches, two views of each: 0 and 3 are the same patch.
+    halves = Views(od, torch.ones(6, 1)).halves(2)
+    assert [h.od[:, 0, 0, 0].tolist() for h in halves] == [[0, 3], [1, 2, 4, 5]]
 
 
 def grain_found(checkpoint: Checkpoint, store: PatchStore) -> float:
@@ -195,12 +240,13 @@ def failing(
     """Let a training step raise, given its number and its patches; return the sizes of the rest."""
     step, calls, sizes = training._step, [0], list[int]()
 
-    def maybe(state: Any, store: Any, options: Any, rows: Any, *rest: Any) -> dict[str, float]:
+    def maybe(state: Any, views: Any, options: Any, recipe: Any, done: float) -> dict[str, float]:
         calls[0] += 1
-        if when(calls[0], len(rows)):
+        patches = len(views) // recipe.copies
+        if when(calls[0], patches):
             raise error
-        sizes.append(len(rows))
-        return step(state, store, options, rows, *rest)
+        sizes.append(patches)
+        return step(state, views, options, recipe, done)
 
     monkeypatch.setattr(training, "_step", maybe)
     return sizes
@@ -331,15 +377,17 @@ def test_a_full_disk_is_told_and_what_was_kept_before_is_whole(
 def test_a_loss_that_is_no_number_keeps_what_was_trained_and_says_what_helps(
     store: PatchStore, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses, calls = training._losses, [0]
+    losses, calls = Invariant.losses, [0]
 
-    def spoilt(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+    def spoilt(*args: Any) -> Losses:
         calls[0] += 1
-        found = losses(*args, **kwargs)
-        return {n: v * float("nan") for n, v in found.items()} if calls[0] == 9 else found
+        found = losses(*args)
+        if calls[0] != 9:
+            return found
+        return Losses({n: v * float("nan") for n, v in found.parts.items()})
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "_losses", spoilt)
+        patched.setattr(Invariant, "losses", spoilt)
         with pytest.raises(TrainingError, match="no longer a number in epoch 2.*--learning-rate 0"):
             finish(store, config(tiny, threads=1), tmp_path / "a")
     slower = finish(store, config(tiny, threads=1, learning_rate=0.001), tmp_path / "a")
@@ -375,7 +423,69 @@ def test_the_device_is_chosen_said_and_used_in_the_layout_and_precision_that_pay
     checkpoint = run(task, lambda progress: seen.append(progress.stage))
     device = choose_device("auto")
     if device.type == "cpu":
-        assert seen[-1].endswith(" on CPU")
+        assert any(stage.endswith(" on CPU") for stage in seen)
     assert isinstance(mixed_precision(device), bool) and checkpoint.ks == (2, 3, 4)
     state = training._start(store, config(tiny))
     assert state.network.stages[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("recipe", ["published", "baseline"])
+def test_the_other_recipes_tell_pale_from_dense_and_are_read_back(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path, recipe: str
+) -> None:
+    codes = store.codes + np.arange(96, dtype=np.uint8)[:, None, None, None] // 48 * 60
+    shades = PatchStore(codes, store.present, 64)
+    checkpoint = finish(shades, config(tiny, recipe=recipe, k=2, epochs=6), tmp_path / "run")
+    assert grain_found(checkpoint, shades) > 0.95
+    write_checkpoint(tmp_path, checkpoint)
+    network = read_checkpoint(tmp_path).network()
+    seen = view(store, np.arange(8), ViewConfig(0, 0.0, turned=False), np.random.default_rng(0))
+    with torch.inference_mode():
+        latents = network.encode(network.normalise(seen.od, seen.present))[1]
+    assert latents.shape == (8, network.latent) and torch.isfinite(latents).all()
+
+
+def test_published_training_goes_from_stage_to_stage(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    options = config(tiny, recipe="published", epochs=10)
+    task = train(store, options, stains=("HE", "PAS"), mpp=0.5, folder=tmp_path)
+    checkpoint = run(task, lambda progress: stages.append(progress.stage.partition(" on ")[0]))
+    order = [f"Training {s}" for s in ("autoencoder", "clusters", "both together")]
+    assert list(dict.fromkeys(stages)) == order
+    assert [list(e) for e in checkpoint.history[3:5]] == [
+        ["epoch", "reconstruction"],
+        ["epoch", "reconstruction", "clustering", "smoothing"],
+    ]
+
+
+def test_context_and_detail_of_a_place_both_count() -> None:
+    """Two patches of the same tissues, which differ in what lies in the middle."""
+    generator = torch.Generator().manual_seed(0)
+    one = torch.rand(3, 128, 128, generator=generator)
+    one[:, 32:96, 32:96] *= 0.2
+    x = torch.stack([one, one.roll((64, 64), (1, 2))])
+    apart = {}
+    for pooling in ("texture", "both"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = PatchNetwork(1, (2,), width=8, latent=16, pooling=pooling).eval()
+        with torch.inference_mode():
+            z = network.encode(network.normalise(x, torch.ones(2, 1)))[1]
+        apart[pooling] = float((z[0] - z[1]).norm() / z.norm())
+    assert apart["both"] > 5 * apart["texture"]
+
+
+def test_a_worst_small_step_hurts_more_than_any_other_of_its_length() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(64, 8, generator=generator)
+    weight = torch.randn(5, 8, generator=generator)
+    worst = adversarial_loss(lambda z: [z @ weight.T], latents)[0]
+    length = 0.25 * torch.cdist(latents, latents).kthvalue(11, dim=1).values[:, None]
+    target = torch.softmax(latents @ weight.T, 1)
+    for _ in range(5):
+        step = torch.nn.functional.normalize(torch.randn(64, 8, generator=generator), dim=1)
+        moved = torch.log_softmax((latents + length * step) @ weight.T, 1)
+        other = torch.nn.functional.kl_div(moved, target, reduction="batchmean") / np.log(5)
+        assert worst > 1.5 * other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def test_lines_light_up_only_when_all_their_patches_are_selected(explored: Any, 
     assert table.chosen == [3]
     shares = _texts(table, _SELECTED)
     assert shares[0] and shares[2] and not shares[1]
+
+
+def test_doubts_about_the_clusters_of_a_k_stand_below_the_table(explored: Any) -> None:
+    session, said = explored.session, explored.clusters._doubts
+    assert said.isHidden()
+    other = next(k for k in session.results.ks if k != session.k)
+    doubts = {other: ("Cluster 2 is hardly stained.", "The clusters collapsed.")}
+    session.show_results(replace(session.results, doubts=doubts))
+    assert said.isHidden()
+    session.choose_k(other)
+    assert said.text() == "⚠ Cluster 2 is hardly stained.\n⚠ The clusters collapsed."
+    assert not said.isHidden()
 
 
 def test_renaming_in_the_table_renames_everywhere(explored: Any, table: Any) -> None:

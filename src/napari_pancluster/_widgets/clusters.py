@@ -22,8 +22,11 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_pancluster._session import PICKS, Session
+from napari_pancluster._widgets.about_box import AboutBox
+from napari_pancluster._widgets.jobs import Jobs
 from napari_pancluster._widgets.patches import Gallery
 from napari_pancluster._widgets.pictures import swatch
 from napari_pancluster._widgets.plots import IndexPlot
@@ -189,23 +192,28 @@ class ClustersPanel(QWidget):
     ----------
     session, tissue
         What it shows and writes to.
+    jobs
+        Where slow work goes.
     """
 
     complained = Signal(str)
     scatter_wanted = Signal()
 
-    def __init__(self, session: Session, tissue: TissueView) -> None:
+    def __init__(self, session: Session, tissue: TissueView, jobs: Jobs) -> None:
         super().__init__()
         self._session = session
         self._tissue = tissue
         self.table = ClusterTable(session)
         self.gallery = Gallery(session)
+        self.about = AboutBox(session, jobs)
         self.curves = IndexPlot()
         self.k = QSpinBox()
         self._state = QLabel()
         self._state.setWordWrap(True)
         self._why = QLabel()
         self._why.setWordWrap(True)
+        self._doubts = QLabel()
+        self._doubts.setWordWrap(True)
         self._undo = push_button("Undo", "Take back the last change or selection (Ctrl+Z).")
         self._redo = push_button("Redo", "Do again what was taken back (Ctrl+Shift+Z).")
         self._rename = push_button(
@@ -232,6 +240,7 @@ class ClustersPanel(QWidget):
         session.clusters_changed.disconnect(self._on_clusters)
         session.selection_changed.disconnect(self._on_selection)
         self.gallery.close_session()
+        self.about.close_session()
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)
@@ -256,9 +265,14 @@ class ClustersPanel(QWidget):
         for button in (self._rename, self._recolour, self._merge, self._density):
             buttons.addWidget(button)
         layout.addLayout(buttons)
+        layout.addWidget(self._doubts)
         layout.addLayout(self._click_line())
         layout.addLayout(self._map_line())
         layout.addWidget(self.gallery)
+        more = QCollapsible("What is this cluster?")
+        more.toggleButton().setToolTip("How dark its stains are, and which clusters it touches.")
+        more.addWidget(self.about)
+        layout.addWidget(more)
         self.curves.setToolTip("Internal validation indices. Click a curve to look at that k.")
         layout.addWidget(QLabel("How many clusters? Click a curve to choose."))
         layout.addWidget(self.curves)
@@ -312,6 +326,7 @@ class ClustersPanel(QWidget):
         session.clusters_changed.connect(self._on_clusters)
         session.selection_changed.connect(self._on_selection)
         self.table.complained.connect(self.complained)
+        self.about.complained.connect(self.complained)
         self.gallery.flown_to.connect(self._tissue.fly_to)
         self.curves.k_chosen.connect(session.choose_k)
         self.k.valueChanged.connect(session.choose_k)
@@ -353,6 +368,10 @@ class ClustersPanel(QWidget):
         if self._session.k:
             self.k.setValue(self._session.k)
         self.curves.mark(self._session.k)
+        results = self._session.results
+        doubts = results.doubts.get(self._session.k, ()) if results else ()
+        self._doubts.setText("\n".join(f"⚠ {said}" for said in doubts))
+        self._doubts.setVisible(bool(doubts))
         self.table.fill()
         self._follow_selection()
 
@@ -368,4 +387,6 @@ class ClustersPanel(QWidget):
         for button in (self._rename, self._recolour):
             button.setEnabled(len(lit) == 1)
         self._density.setEnabled(bool(lit))
-        self.gallery.show_label(lit[0] if len(lit) == 1 else None)
+        only = lit[0] if len(lit) == 1 else None
+        self.gallery.show_label(only)
+        self.about.show_label(only)

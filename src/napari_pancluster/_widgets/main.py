@@ -77,7 +77,7 @@ class MainWidget(QWidget):
         self.register = RegisterPanel(napari_viewer, self.session, self.work, self.jobs)
         presets = {name: settings[name] for name in ("device", "seed")}
         self.train = TrainPanel(self.session, self.work, self.jobs, presets)
-        self.clusters = ClustersPanel(self.session, self.tissue)
+        self.clusters = ClustersPanel(self.session, self.tissue, self.jobs)
         self.export = ExportPanel(self.session, self.work, self.jobs)
         self.scatter: Any = None
         self.patch: Any = None

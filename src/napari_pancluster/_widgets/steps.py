@@ -30,7 +30,7 @@ from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.unfinished import MAY_CHANGE
 from napari_pancluster.core.progress import Progress
 
-_TRAIN_BASIC = ("patch_px", "k", "epochs", "device")
+_TRAIN_BASIC = ("recipe", "patch_px", "k", "epochs", "device")
 # What to write, in the user's words; the keys are the command line's.
 _FORMATS = {
     "ome-tiff": "Cluster maps (OME-TIFF, opens in QuPath and Fiji)",

@@ -180,7 +180,9 @@ class TissueView:
             self._remove(self._tagged(_layers.MAP, _layers.SELECTION, _layers.DENSITY))
             return
         image, reference, unit = session.label_image(), self._reference(), session.unit
-        self._put(_layers.map_layer(image, grid, reference, name="Clusters", unit=unit))
+        smoothed = session.results is not None and session.results.smoothed
+        name = "Clusters (smoothed)" if smoothed else "Clusters"
+        self._put(_layers.map_layer(image, grid, reference, name=name, unit=unit))
         image = session.selection_image()
         veil = self._put(_layers.selection_layer(image, grid, reference, unit=unit))
         colours = {None: _CLEAR, 0: _CLEAR, _layers.SELECTED: _CLEAR, _layers.VEILED: _VEIL}

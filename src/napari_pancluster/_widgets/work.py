@@ -16,6 +16,7 @@ from napari_pancluster._session import Session
 from napari_pancluster._widgets.jobs import Job, Jobs
 from napari_pancluster._widgets.loader import Loader
 from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig
+from napari_pancluster.core.counterparts import carried_in_words
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.overview import Overview, fill_overviews
 from napari_pancluster.core.pipeline.apart import run_all_apart, train_and_map_apart
@@ -200,8 +201,8 @@ class Work(QObject):
         def step(project: Project) -> Task[Any]:
             return run_all_apart(project, given, paused=paused, warn=warnings.append)
 
-        def done(_: Any) -> None:
-            self._reload()
+        def done(result: Mapping[str, Any]) -> None:
+            self._on_step(result.get("map"))
             if warnings:
                 self.warned.emit("\n".join(warnings))
 
@@ -316,7 +317,8 @@ class Work(QObject):
         # The window waits: it takes as long as writing the map once.
         try:
             project = Project.open(session.project.root)
-            run(map_clusters(project, MapConfig(), run=session.results.run, k=k))
+            config = MapConfig(smooth=session.results.smoothed)
+            run(map_clusters(project, config, run=session.results.run, k=k))
         except PanclusterError as error:
             # Too late for the panel; the window closes all the same.
             _log.error("The number of clusters was not kept: %s", error)
@@ -336,12 +338,12 @@ class Work(QObject):
         if self._jobs.busy:
             self._k_timer.start()
             return
-        run_id = session.results.run
+        run_id, config = session.results.run, MapConfig(smooth=session.results.smoothed)
 
         def step(project: Project) -> Task[Any]:
             from napari_pancluster.core.pipeline.mapping import map_clusters
 
-            return map_clusters(project, MapConfig(), run=run_id, k=k)
+            return map_clusters(project, config, run=run_id, k=k)
 
         self._start("Keeping the number of clusters", step, self._on_k_saved, quiet=True)
 
@@ -383,8 +385,11 @@ class Work(QObject):
         """Show the project as it is on disk now."""
         self._reload()
 
-    def _on_step(self, _: Any) -> None:
+    def _on_step(self, result: Any) -> None:
         self._reload()
+        names = result.get("names") if isinstance(result, Mapping) else None
+        if names:
+            self.warned.emit(carried_in_words(names))
 
     def _reload(self) -> None:
         if self._session.project is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from napari_pancluster.core.errors import InputError, ProjectError
-from napari_pancluster.core.model import PatchNetwork
+from napari_pancluster.core.model import PatchNetwork, Pooling
+from napari_pancluster.core.plain_features import FeatureNetwork
 
+Network = PatchNetwork | FeatureNetwork
 _WEIGHTS, _CARD = "model.safetensors", "model.json"
+
+
+def make_patch_network(
+    config: Mapping[str, Any], stains: int, heads: Sequence[int]
+) -> PatchNetwork:
+    """Return an untrained network as a training configuration asks for it."""
+    pooling: Pooling = "texture"
+    if config.get("recipe") == "published":
+        pooling = "flat"
+    elif config["patch_px"] == "both":
+        pooling = "both"
+    side = config["patch_px"] if pooling == "flat" and config["patch_px"] != "both" else 128
+    return PatchNetwork(
+        stains,
+        heads,
+        width=config["width"],
+        latent=config["latent"],
+        pooling=pooling,
+        patch_px=side,
+    )
 
 
 @dataclass(frozen=True)
@@ -60,11 +82,13 @@ class Checkpoint:
                 f"Train with --k {k}, or choose another."
             )
 
-    def network(self) -> PatchNetwork:
+    def network(self) -> Network:
         """Return the network with its weights, ready to encode."""
-        network = PatchNetwork(
-            len(self.stains), self.heads, width=self.config["width"], latent=self.config["latent"]
-        )
+        network: Network
+        if self.config.get("recipe") == "baseline":
+            network = FeatureNetwork(len(self.stains), self.heads, patch_px=self.patch_px)
+        else:
+            network = make_patch_network(self.config, len(self.stains), self.heads)
         try:
             network.load_state_dict(self.weights)
         except RuntimeError as error:

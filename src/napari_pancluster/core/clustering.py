@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from napari_pancluster.core.checkpoint import Checkpoint
+from napari_pancluster.core.checkpoint import Checkpoint, Network
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.latents import Clustering, Latents
-from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.stack import LEAST_INSIDE, SlideStack
+from napari_pancluster.core.stack import CHANNELS, LEAST_INSIDE, Block, SlideStack
 
 _BATCH = 256
 # Pixels read at once; bounds memory whatever the size of the slide.
 _BLOCK_PX = 1024
+# Patches of a case whose densities are looked at, as many as in training.
+_WEIGHED = 512
 
 
-def encode(stack: SlideStack, grid: PatchGrid, network: PatchNetwork) -> Task[Latents]:
+@dataclass(frozen=True)
+class Encoded:
+    """What the network makes of the patches of one case, and how densely they are stained.
+
+    Attributes
+    ----------
+    values
+        (N, D) float32 latents.
+    od_mean, od_std
+        (C,) mean and standard deviation of the density of every channel over its tissue; NaN for
+        a stain that is not there.
+    """
+
+    values: NDArray[np.float32]
+    od_mean: NDArray[np.float64]
+    od_std: NDArray[np.float64]
+
+
+def encode(stack: SlideStack, grid: PatchGrid, network: Network) -> Task[Encoded]:
     """Return the latents of every cell of a grid, read block by block.
+
+    While the network works on a block the next one is read, so that there are never more than two
+    in memory, however large the slide.
+
+    Overlapping patches are encoded one by one. To convolve their common pixels once would not be
+    exact: each of the four convolutions pads its input with zeros at the border of the *patch*,
+    where a shared one sees the neighbours, and of the 4 × 4 places of the last map 12 lie at the
+    border. Measured with the trained networks of two sections, 64 px patches and a stride of
+    16 px, latents would differ by 0.6 and 1.1 standard deviations on average, and 63 % of the
+    cells or more would change their cluster.
 
     Parameters
     ----------
@@ -31,19 +63,21 @@ def encode(stack: SlideStack, grid: PatchGrid, network: PatchNetwork) -> Task[La
         With the stains of the network, in its order.
     """
     values = np.empty((len(grid.index), network.latent), np.float32)
+    weighed = np.zeros(len(grid.index), np.bool_)
+    weighed[np.linspace(0, len(weighed) - 1, min(_WEIGHED, len(weighed))).astype(np.int64)] = True
+    tally = _Tally(network.stains * CHANNELS)
     done = 0
-    for rows, region in _blocks(grid):
-        block = stack.read(region, grid.mpp)
-        for part in np.array_split(rows, -(-len(rows) // _BATCH)):
-            corner = _corners(grid, part) - np.round(
-                [region.top / grid.mpp, region.left / grid.mpp]
-            )
-            values[part] = _encode_batch(
-                network, block.od, block.inside, corner.astype(int), grid.patch_px
-            )
-            done += len(part)
-            yield Progress(f"Mapping {grid.case}", done, len(grid.index))
-    return Latents(values)
+    with _ReadAhead(stack, grid.mpp) as reader:
+        for rows, region, block in reader.blocks(_blocks(grid)):
+            origin = np.round([region.top / grid.mpp, region.left / grid.mpp])
+            for part in np.array_split(rows, -(-len(rows) // _BATCH)):
+                corner = (_corners(grid, part) - origin).astype(int)
+                patches, present = _cut(block, corner, grid.patch_px)
+                tally.add(patches, present, weighed[part])
+                values[part] = _encode_batch(network, patches, present)
+                done += len(part)
+                yield Progress(f"Mapping {grid.case}", done, len(grid.index))
+    return Encoded(values, *tally.statistics())
 
 
 def cluster(latents: Latents, checkpoint: Checkpoint, k: int) -> Clustering:
@@ -85,19 +119,97 @@ def _blocks(grid: PatchGrid) -> Iterator[tuple[NDArray[np.int64], Region]]:
         yield rows, Region.of_pixels(top=top, left=left, rows=height, cols=width, mpp=grid.mpp)
 
 
+class _ReadAhead:
+    """Reads the next block of a stack while the present one is worked on.
+
+    Parameters
+    ----------
+    stack
+        To read from.
+    mpp
+        Pixel size to read at, µm/px.
+    """
+
+    def __init__(self, stack: SlideStack, mpp: float) -> None:
+        self._stack, self._mpp = stack, mpp
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Read no more; what is being read now is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def blocks(
+        self, wanted: Iterable[tuple[NDArray[np.int64], Region]]
+    ) -> Iterator[tuple[NDArray[np.int64], Region, Block]]:
+        """Yield the rows, the region and the pixels of every block."""
+        coming = None
+        for rows, region in wanted:
+            following = self._thread.submit(self._stack.read, region, self._mpp)
+            if coming is not None:
+                yield coming[0], coming[1], coming[2].result()
+            coming = rows, region, following
+        if coming is not None:
+            yield coming[0], coming[1], coming[2].result()
+
+
+class _Tally:
+    """Mean and spread of the densities of some patches, added up batch by batch.
+
+    Parameters
+    ----------
+    channels
+        How many there are.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._sums = np.zeros((3, channels))
+
+    def add(
+        self, patches: NDArray[np.float32], present: NDArray[np.bool_], wanted: NDArray[np.bool_]
+    ) -> None:
+        """Take note of the wanted patches (B, C, P, P), where their stains are present."""
+        if not wanted.any():
+            return
+        some = patches[wanted].astype(np.float64)
+        shown = np.repeat(present[wanted], CHANNELS, axis=1)
+        powers = (np.ones_like(some[..., :1, :1]), some, some * some)
+        for n, power in enumerate(powers):
+            self._sums[n] += (power.mean(axis=(2, 3)) * shown).sum(0)
+
+    def statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and standard deviation of every channel; NaN where none was present."""
+        count, first, second = self._sums
+        count = np.where(count > 0, count, np.nan)
+        mean = first / count
+        return mean, np.sqrt(np.maximum(second / count - mean**2, 0))
+
+
+def _cut(
+    block: Block, corners: NDArray[np.int64], patch_px: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return patches (B, C, P, P) of a block, and (B, stains) which stains are present in each."""
+    at = (slice(None), corners[:, 0], corners[:, 1])
+    windows = sliding_window_view(block.od, (patch_px, patch_px), axis=(1, 2))
+    patches = np.ascontiguousarray(windows[at].swapaxes(0, 1))
+    present = np.empty((len(corners), len(block.inside)), np.bool_)
+    for number, inside in enumerate(block.inside):
+        # Most blocks lie wholly inside a slide, or a stain is not there: no need to count pixels.
+        if inside.all() or not inside.any():
+            present[:, number] = inside[0, 0]
+            continue
+        covered = sliding_window_view(inside, (patch_px, patch_px))[corners[:, 0], corners[:, 1]]
+        present[:, number] = covered.mean(axis=(1, 2)) >= LEAST_INSIDE
+    return patches, present
+
+
 def _encode_batch(
-    network: PatchNetwork,
-    od: NDArray[np.float32],
-    inside: NDArray[np.bool_],
-    corners: NDArray[np.int64],
-    patch_px: int,
+    network: Network, patches: NDArray[np.float32], present: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     device = network.device
-    windows = sliding_window_view(od, (patch_px, patch_px), axis=(1, 2))
-    covered = sliding_window_view(inside, (patch_px, patch_px), axis=(1, 2))
-    at = (slice(None), corners[:, 0], corners[:, 1])
-    patches = np.ascontiguousarray(windows[at].swapaxes(0, 1))
-    present = covered[at].mean(axis=(2, 3)).T >= LEAST_INSIDE
     with torch.inference_mode():
         x = torch.from_numpy(patches).to(device, memory_format=torch.channels_last)
         shown = torch.from_numpy(present.astype(np.float32)).to(device)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pancluster.core.geometry import Region
+
 
 @dataclass(frozen=True)
 class Confidence:
@@ -29,4 +31,19 @@ class Confidence:
         inside = ((cell >= 0) & (cell < self.values.shape)).all(axis=1)
         out = np.zeros(len(cell), np.float32)
         out[inside] = self.values[tuple(cell[inside].T)]
+        return out
+
+    def over(self, region: Region, mpp: float) -> NDArray[np.float32]:
+        """Return the confidence at every pixel of a region (rows, cols); beyond the map, 0."""
+        axes, beyond = [], []
+        starts = (region.top, region.left)
+        for start, count, size in zip(
+            starts, region.pixel_shape(mpp), self.values.shape, strict=True
+        ):
+            cell = np.floor((start + (np.arange(count) + 0.5) * mpp) / self.spacing).astype(int)
+            beyond.append((cell < 0) | (cell >= size))
+            axes.append(cell.clip(0, size - 1))
+        out = self.values[np.ix_(*axes)]
+        out[beyond[0]] = 0
+        out[:, beyond[1]] = 0
         return out

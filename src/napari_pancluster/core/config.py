@@ -45,8 +45,19 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    patch_px: Literal[64, 128] = Field(
-        64, title="Patch size (px)", description="Side of a square patch in working pixels."
+    recipe: Literal["default", "published", "baseline"] = Field(
+        "default",
+        title="Recipe",
+        description="default: what a tissue is does not depend on its orientation, the strength of "
+        "its staining or a small shift; published: autoencoder, then information maximisation with "
+        "adversarial smoothing, then both together; baseline: plain features and k-means in "
+        "seconds, without a network.",
+    )
+    patch_px: Literal[64, 128, "both"] = Field(
+        64,
+        title="Patch size (px)",
+        description="Side of a square patch in working pixels; both: a patch of 64 px and the 128 "
+        "px around it are one place.",
     )
     mpp: float | None = Field(
         None, title="Pixel size (µm/px)", gt=0, description="Default: that of the coarsest stain."
@@ -56,7 +67,7 @@ class TrainConfig(BaseModel):
         title="Clusters",
         description="Number of clusters, or auto to let the indices choose.",
     )
-    epochs: int = Field(20, title="Epochs", ge=1, description="Passes over the training patches.")
+    epochs: int = Field(40, title="Epochs", ge=1, description="Passes over the training patches.")
     seed: int = Field(
         0, title="Seed", ge=0, description="Same seed, same machine, same threads: same clusters."
     )
@@ -93,7 +104,7 @@ class TrainConfig(BaseModel):
         0.2,
         title="Share of pre-training",
         ge=0,
-        le=0.9,
+        le=1,
         description="Share of the epochs that train the autoencoder alone.",
     )
     shift_share: float = Field(
@@ -112,6 +123,22 @@ class TrainConfig(BaseModel):
     )
     balance: float = Field(
         2.0, title="Balance", gt=0, description="Higher values ask for clusters of more equal size."
+    )
+    stain_dropout: float = Field(
+        0.1,
+        title="Stains left out",
+        ge=0,
+        le=0.9,
+        description="Share of the views that do without one of the stains, so that a case that "
+        "lacks one can be mapped.",
+    )
+    least_confidence: float = Field(
+        0.2,
+        title="Least confidence",
+        ge=0,
+        le=1,
+        description="Where a stain lies on the reference less surely than this, it counts as "
+        "missing; 0 takes it everywhere.",
     )
     reconstruction: float = Field(
         0.1,
@@ -141,9 +168,14 @@ class TrainConfig(BaseModel):
         return tuple(sorted(set(range(self.k_min, self.k_max + 1)) | asked))
 
     @property
+    def window_px(self) -> int:
+        """Side of what is cut out at a place, in working pixels."""
+        return 128 if self.patch_px == "both" else self.patch_px
+
+    @property
     def shift_px(self) -> int:
         """Farthest shift of a view, in working pixels."""
-        return round(self.patch_px * self.shift_share)
+        return round(self.window_px * self.shift_share)
 
 
 class MapConfig(BaseModel):
@@ -153,6 +185,12 @@ class MapConfig(BaseModel):
 
     stride_px: int | None = Field(
         None, title="Stride (px)", description="Side of a cell of the map; default: half the patch."
+    )
+    smooth: bool = Field(
+        False,
+        title="Smooth over neighbours",
+        description="Average each cell's probabilities with those of its eight neighbours; the map "
+        "says that it is smoothed.",
     )
 
 

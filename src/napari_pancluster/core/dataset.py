@@ -103,9 +103,14 @@ def build_store(
         codes.flush()
         np.save(folder / "present.npy", present)
         done.write_text(json.dumps({"shape": shape, "patch_px": patch_px}))
-    return PatchStore(
-        np.load(folder / "codes.npy", mmap_mode="r"), np.load(folder / "present.npy"), patch_px
-    )
+    return open_store(folder)
+
+
+def open_store(folder: Path) -> PatchStore:
+    """Open a complete store; its crops stay on disk until they are used."""
+    patch_px = json.loads((folder / "store.json").read_text())["patch_px"]
+    codes = np.load(folder / "codes.npy", mmap_mode="r")
+    return PatchStore(codes, np.load(folder / "present.npy"), patch_px)
 
 
 def _blocks(
@@ -145,28 +150,81 @@ def _stain_gain(
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How two views of one tissue may differ."""
+    """How two views of one tissue may differ.
+
+    Attributes
+    ----------
+    shift_px
+        Farthest shift from the middle of the crop.
+    stain_jitter
+        How much the density of a stain varies (standard deviation of its logarithm).
+    stain_dropout
+        Share of the views that do without one of their stains, where they have several.
+    turned
+        Whether views are turned and mirrored.
+    """
 
     shift_px: int
     stain_jitter: float
+    stain_dropout: float = 0.0
+    turned: bool = True
+
+
+@dataclass(frozen=True)
+class Views:
+    """Patches as the network is shown them.
+
+    Attributes
+    ----------
+    od
+        (B, C, P, P) float32 density.
+    present
+        (B, stains) float32, 1 where a stain is there.
+    """
+
+    od: torch.Tensor
+    present: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.od)
+
+    @classmethod
+    def together(cls, parts: Sequence[Views]) -> Views:
+        """Return several views of the same patches, one after the other."""
+        return cls(torch.cat([p.od for p in parts]), torch.cat([p.present for p in parts]))
+
+    def halves(self, copies: int) -> list[Views]:
+        """Return the two halves of the patches, each with its `copies` views."""
+        rows = torch.arange(len(self)).reshape(copies, -1)
+        middle = rows.shape[1] // 2
+        parts = [part.reshape(-1) for part in (rows[:, :middle], rows[:, middle:])]
+        return [Views(self.od[part], self.present[part]) for part in parts]
+
+    def to(self, device: torch.device) -> Views:
+        """Return the views on a device, in the layout that pays."""
+        od = self.od.to(device, memory_format=torch.channels_last)
+        return Views(od, self.present.to(device))
 
 
 def view(
-    store: PatchStore, rows: NDArray[np.int64], config: ViewConfig, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+    store: PatchStore,
+    rows: NDArray[np.int64],
+    config: ViewConfig,
+    rng: np.random.Generator,
+    *,
+    patch_px: int | None = None,
+) -> Views:
     """Return one random view of each crop.
 
     A view is a window anywhere in the crop (a neighbour is the same tissue), in one of the eight
     dihedral orientations, with the density of every stain and colour scaled a little.
 
-    Returns
-    -------
-    od
-        (B, C, P, P) float32 density.
-    present
-        (B, stains) float32, 1 where a stain covers the crop.
+    Parameters
+    ----------
+    patch_px
+        Side of the window, where it is not that of the store's patches.
     """
-    side, patch = store.codes.shape[-1], store.patch_px
+    side, patch = store.codes.shape[-1], patch_px or store.patch_px
     room = (side - patch) // 2
     reach = min(config.shift_px, room)
     corner = (
@@ -175,11 +233,25 @@ def view(
         else np.full((len(rows), 2), room)
     )
     out = np.empty((len(rows), store.codes.shape[1], patch, patch), np.float32)
-    turns, flips = rng.integers(4, size=len(rows)), rng.integers(2, size=len(rows))
+    turns, flips = (rng.integers(n, size=len(rows)) * config.turned for n in (4, 2))
     for i, row in enumerate(rows):
         top, left = corner[i]
         window = store.codes[row, :, top : top + patch, left : left + patch]
         window = np.rot90(window, int(turns[i]), axes=(1, 2))
         out[i] = window[:, :, ::-1] if flips[i] else window
     out *= _stain_gain(len(rows), store.stains, config.stain_jitter, rng)
-    return torch.from_numpy(out), torch.from_numpy(store.present[rows].astype(np.float32))
+    present = _shown(store.present[rows], config.stain_dropout, rng)
+    return Views(torch.from_numpy(out), torch.from_numpy(present.astype(np.float32)))
+
+
+def _shown(
+    present: NDArray[np.bool_], dropout: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return which stains a view shows: at times one less than there are, but never none."""
+    if not dropout:
+        return present
+    score = rng.random(present.shape) * present
+    left_out = (rng.random(len(present)) < dropout) & (present.sum(axis=1) > 1)
+    shown = present.copy()
+    shown[left_out, score.argmax(axis=1)[left_out]] = False
+    return shown

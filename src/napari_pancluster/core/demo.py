@@ -13,6 +13,9 @@ from napari_pancluster.core.progress import Task
 from napari_pancluster.core.project import Project, project_path
 from napari_pancluster.samples import Sample, liver
 
+# Half of the usual: enough for this tissue, and a demonstration should take minutes.
+_EPOCHS = 20
+
 
 def demo(
     out: Path, *, sample: Sample | None = None, warn: Callable[[str], object] = lambda _: None
@@ -38,6 +41,6 @@ def demo(
             for stain, file in sample.slides.items()
         ]
         project = Project.create(path, make_cases(entries, nominal=True))
-    results = yield from run_all(project, train={}, warn=warn)
+    results = yield from run_all(project, train={"epochs": _EPOCHS}, warn=warn)
     results["export"] = yield from export(project, out / "pictures", list(FORMATS))
     return results

@@ -123,15 +123,28 @@ class ClusterEdits:
         table[list(self.hidden)] = False
         return table
 
+    @cached_property
+    def given(self) -> frozenset[int]:
+        """Labels with a name or a colour of the user's."""
+        return frozenset(n for n in self.labels if self.given_name(n) or self.given_colour(n))
+
     def name(self, label: int) -> str:
         """Return the name of a cluster."""
+        return self.given_name(label) or f"Cluster {label}"
+
+    def given_name(self, label: int) -> str:
+        """Return the name that the user gave a cluster; empty where it has the default."""
         given = [o.name for o in self.operations if isinstance(o, Rename) and o.label == label]
-        return (given[-1].strip() if given else "") or f"Cluster {label}"
+        return given[-1].strip() if given else ""
 
     def colour(self, label: int) -> str:
         """Return the colour of a cluster as ``#RRGGBB``."""
+        return self.given_colour(label) or cluster_colour(label)
+
+    def given_colour(self, label: int) -> str:
+        """Return the colour that the user gave a cluster; empty where it has the default."""
         given = [o.colour for o in self.operations if isinstance(o, Recolour) and o.label == label]
-        return given[-1].upper() if given else cluster_colour(label)
+        return given[-1].upper() if given else ""
 
     def to_json(self) -> str:
         """Return the operations as JSON text."""

@@ -1,4 +1,4 @@
-"""The errors a user can meet; each message says what, which value, and the remedy."""
+"""The errors and warnings a user can meet; each says what, which value, and the remedy."""
 
 from __future__ import annotations
 
@@ -25,3 +25,7 @@ class RegistrationError(PanclusterError):
 
 class TrainingError(PanclusterError):
     """The network could not be trained on what it was given."""
+
+
+class ClusterDoubt(UserWarning):
+    """Clusters may be something else than tissues."""

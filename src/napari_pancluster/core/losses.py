@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
 # λ, the weight of a pair of different latents against one latent with itself.
 _APART = 0.1
+# Of the adversarial step: as a share of the distance to which neighbour.
+_RADIUS, _NEIGHBOUR = 0.25, 10
 
 
-def mutual_information_loss(
-    first: torch.Tensor, second: torch.Tensor, *, balance: float
-) -> torch.Tensor:
-    r"""Return the loss whose minimum is informative, confident and invariant clusters.
+def information_loss(logits: torch.Tensor, *, balance: float) -> torch.Tensor:
+    r"""Return the loss whose minimum is informative and confident clusters.
 
-    .. math:: H(p | x) - \beta H(\bar p) + \mathrm{KL}_{sym}(p_1, p_2)
+    .. math:: H(p | x) - \beta H(\bar p)
 
     divided by log k, so that heads of any k weigh alike.
 
     Parameters
     ----------
-    first, second
-        Logits (B, k) of two views of the same patches.
+    logits
+        (B, k).
     balance
         β, the weight of the entropy of the marginal.
 
@@ -30,15 +33,73 @@ def mutual_information_loss(
     Hu et al., Learning discrete representations via information maximizing self-augmented
     training, ICML 2017.
     """
+    log_p = functional.log_softmax(logits.float(), dim=1)
+    p = log_p.exp()
+    conditional = -(p * log_p).sum(1).mean()
+    mean = p.mean(0)
+    marginal = -(mean * (mean + 1e-8).log()).sum()
+    return (conditional - balance * marginal) / math.log(logits.shape[1])
+
+
+def mutual_information_loss(
+    first: torch.Tensor, second: torch.Tensor, *, balance: float
+) -> torch.Tensor:
+    r"""Return the loss whose minimum is informative, confident and invariant clusters.
+
+    `information_loss` of both views, and their disagreement KL_sym(p_1, p_2), divided by log k.
+
+    Parameters
+    ----------
+    first, second
+        Logits (B, k) of two views of the same patches.
+    balance
+        β, the weight of the entropy of the marginal.
+    """
     log_a = functional.log_softmax(first.float(), dim=1)
     log_b = functional.log_softmax(second.float(), dim=1)
-    a, b = log_a.exp(), log_b.exp()
-    conditional = -((a * log_a).sum(1).mean() + (b * log_b).sum(1).mean()) / 2
-    mean = torch.cat([a, b]).mean(0)
-    marginal = -(mean * (mean + 1e-8).log()).sum()
-    agreement = ((a - b) * (log_a - log_b)).sum(1).mean() / 2
-    scale = torch.log(torch.tensor(float(first.shape[1]), device=first.device))
-    return (conditional - balance * marginal + agreement) / scale
+    disagreement = ((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum(1).mean() / 2
+    informed = information_loss(torch.cat([first, second]), balance=balance)
+    return informed + disagreement / math.log(first.shape[1])
+
+
+def adversarial_loss(
+    logits_of: Callable[[torch.Tensor], list[torch.Tensor]], latents: torch.Tensor
+) -> list[torch.Tensor]:
+    r"""Return, per head, how much its clusters change at worst within a small step of the latents.
+
+    .. math:: \mathrm{KL}(p(z) \,\|\, p(z + r)) / \log k, \quad |r| = \alpha d_{10}(z)
+
+    with r in the direction that changes the clusters most, found by one step of the power method
+    (Miyato et al., Virtual adversarial training, TPAMI 2019), and as long as a quarter of the
+    distance to the tenth nearest latents of the batch (Hu et al., ICML 2017). The first guess is
+    the direction to the next latents of the batch and not a random one: the same seed gives the
+    same result without a state of random numbers to keep.
+
+    Parameters
+    ----------
+    logits_of
+        Returns the logits of every head.
+    latents
+        (B, D).
+    """
+    with torch.no_grad():
+        targets = [functional.softmax(z.float(), dim=1) for z in logits_of(latents)]
+        apart = torch.cdist(latents.float(), latents.float())
+        nearest = min(_NEIGHBOUR, len(latents) - 1)
+        length = _RADIUS * apart.kthvalue(nearest + 1, dim=1).values[:, None]
+        guess = functional.normalize(latents.roll(1, 0) - latents, dim=1)
+
+    def change(step: torch.Tensor, start: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            functional.kl_div(functional.log_softmax(z.float(), dim=1), p, reduction="batchmean")
+            / math.log(p.shape[1])
+            for z, p in zip(logits_of(start + step), targets, strict=True)
+        ]
+
+    probe = (length * guess).requires_grad_()
+    total = torch.stack(change(probe, latents.detach())).sum()
+    slope = torch.autograd.grad(total, probe)[0]
+    return change(length * functional.normalize(slope, dim=1), latents)
 
 
 def redundancy_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import nn
 
 from napari_pancluster.core.stack import CHANNELS
+
+Pooling = Literal["texture", "both", "flat"]
 
 _LEAST_VARIANCE = 1e-5
 # Places a side that are enough to estimate a mean and a spread; all of them cost twice the time.
@@ -26,6 +29,12 @@ def _mean_and_spread(x: torch.Tensor) -> list[torch.Tensor]:
     return [mean, (variance.clamp(min=0) + _LEAST_VARIANCE).sqrt()]
 
 
+def _middle(x: torch.Tensor) -> torch.Tensor:
+    """Return the middle half of a map (B, C, h, w) in both directions."""
+    edge = x.shape[-1] // 4
+    return x[:, :, edge : x.shape[-2] - edge, edge : x.shape[-1] - edge]
+
+
 class PatchNetwork(nn.Module):
     """Encoder, decoder and one clustering head for every number of clusters.
 
@@ -39,20 +48,35 @@ class PatchNetwork(nn.Module):
         Channels of the first convolution, doubled three times.
     latent
         Size of the latents.
+    pooling
+        How the latents are made of the maps: "texture", from the statistics of every stage;
+        "both", from those and from the same of the patch's middle half; "flat", from the
+        bottleneck place by place, as published.
+    patch_px
+        Side of a patch, which "flat" has to know.
 
     Notes
     -----
     Four convolutions of stride 2 and one of kernel 1 give a bottleneck map of ``latent`` channels,
     from which the decoder rebuilds the patch. The latents are a linear mixture of the mean and the
     spread over places of every stage, fine to coarse, so that they describe texture at all its
-    scales and do not depend on where in the patch a nucleus lies.
+    scales and do not depend on where in the patch a nucleus lies. Statistics of the middle half
+    tell what lies there from what surrounds it, at no second pass of the convolutions.
     """
 
     def __init__(
-        self, stains: int, heads: Sequence[int], *, width: int = 32, latent: int = 64
+        self,
+        stains: int,
+        heads: Sequence[int],
+        *,
+        width: int = 32,
+        latent: int = 64,
+        pooling: Pooling = "texture",
+        patch_px: int = 64,
     ) -> None:
         super().__init__()
         self.stains = stains
+        self.pooling = pooling
         self.heads_k = tuple(heads)
         self.latent = latent
         channels = stains * CHANNELS
@@ -73,7 +97,11 @@ class PatchNetwork(nn.Module):
         for before, after in zip(sizes[:1:-1], sizes[-2:0:-1], strict=True):
             up += [nn.ConvTranspose2d(before, after, 2, stride=2), nn.ReLU(inplace=True)]
         self.decoder = nn.Sequential(*up, nn.ConvTranspose2d(width, channels, 2, stride=2))
-        statistics = 2 * sum(sizes[1:])
+        statistics = {
+            "texture": 2 * sum(sizes[1:]),
+            "both": 4 * sum(sizes[1:]),
+            "flat": latent * (patch_px // 2 ** len(self.stages)) ** 2,
+        }[pooling]
         self.evenly = nn.BatchNorm1d(statistics, affine=False)
         self.pool = nn.Linear(statistics, latent)
         self.norm = nn.BatchNorm1d(latent, affine=False)
@@ -106,10 +134,16 @@ class PatchNetwork(nn.Module):
         statistics = []
         for stage in self.stages:
             x = stage(x)
-            statistics += _mean_and_spread(x)
+            if self.pooling != "flat":
+                statistics += _mean_and_spread(x)
+            if self.pooling == "both":
+                statistics += _mean_and_spread(_middle(x))
+        z = self.bottleneck(x)
+        if self.pooling == "flat":
+            statistics = [z.float().flatten(1)]
         with torch.autocast(x.device.type, enabled=False):
             latents = self.norm(self.pool(self.evenly(torch.cat(statistics, dim=1))))
-        return self.bottleneck(x), latents
+        return z, latents
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Return normalised patches (B, C, H, W) rebuilt from bottleneck maps."""

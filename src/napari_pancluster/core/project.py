@@ -228,6 +228,10 @@ class Project:
         """Return the folder of the coarse levels that a slide's own file lacks."""
         return self.root / "cache" / "overviews" / fingerprint
 
+    def latents_folder(self) -> Path:
+        """Return the folder of cases that are encoded while others are not; no project state."""
+        return self.root / "cache" / "latents"
+
     def unfinished_runs(self) -> list[str]:
         """Return the ids of interrupted training runs, newest first."""
         folder = self.root / "runs"

@@ -51,6 +51,10 @@ class Results:
         Area of a cell, or None where the project is not calibrated.
     sheet
         Columns of the sample sheet (group, age, …): one value a grid of the table.
+    smoothed
+        Whether each cell heeds its neighbours, see `smooth`.
+    doubts
+        Per k, sentences about clusters that may not be tissues.
     """
 
     run: str
@@ -66,6 +70,8 @@ class Results:
     edits: Mapping[int, ClusterEdits]
     cell_mm2: float | None
     sheet: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    smoothed: bool = False
+    doubts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def ks(self) -> tuple[int, ...]:

@@ -33,9 +33,10 @@ class Block:
     Attributes
     ----------
     od
-        (stains * 3, rows, cols) optical density, stain by stain; 0 where `inside` is False.
+        (stains * 3, rows, cols) optical density, stain by stain; 0 beyond the stain's slide.
     inside
-        (stains, rows, cols) whether the stain's slide covers the pixel.
+        (stains, rows, cols) whether the stain's slide covers the pixel and, where that was asked,
+        lies there surely enough.
     """
 
     od: NDArray[np.float32]
@@ -61,6 +62,8 @@ class SlideStack:
     channels
         Names of the stains that `read` returns, in order; a name the case lacks reads as "not
         there". Default: all stains of the case.
+    least_confidence
+        Where a stain's confidence is less, `read` tells it as not covered.
     """
 
     case: str
@@ -69,6 +72,7 @@ class SlideStack:
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     confidences: Mapping[str, Confidence] = field(default_factory=dict)
+    least_confidence: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,6 +132,10 @@ class SlideStack:
         """Return the stack reading only these stains, in this order."""
         return replace(self, channels=names)
 
+    def trusting(self, least_confidence: float) -> SlideStack:
+        """Return the stack that tells a stain as not covered where it lies less surely."""
+        return replace(self, least_confidence=least_confidence)
+
     def read(self, region: Region, mpp: float) -> Block:
         """Return every stain over a region of the reference frame.
 
@@ -153,6 +161,9 @@ class SlideStack:
                 inside[i] = _inside_slide(stain.slide.extent, region, mpp)
             else:
                 inside[i] = _read_warped(stain, transform, region, mpp, channels)
+                if self.least_confidence and name in self.confidences:
+                    sure = self.confidences[name].over(region, mpp) >= self.least_confidence
+                    inside[i] &= sure
         return Block(od, inside)
 
     def pictures(

@@ -41,16 +41,17 @@ def write_pictures(folder: Path, content: Content) -> list[Path]:
             _stains_picture(folder / f"{grid.case}_stains.png", content, grid, stack),
             _density_picture(folder / f"{grid.case}_density.png", content, grid, labels),
         ]
-    paths.append(_gallery_picture(folder / "gallery.png", content))
+    paths.append(gallery_picture(folder / "gallery.png", content))
     if content.embedding is not None:
         paths.append(_umap_picture(folder / "umap.png", content))
     if content.scores is not None and len(content.scores.k) > 1:
-        paths.append(_curves_picture(folder / "k_curves.png", content))
+        paths.append(curves_picture(folder / "k_curves.png", content))
     return paths
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Give a figure of a size in inches, and write it as PNG."""
     # No pyplot: it keeps global state and may pick a window backend.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -132,7 +133,7 @@ def _map_picture(
     box = _tissue_box(grid, stack.extent)
     (seen,) = stack.pictures((stack.reference,), box, _picture_mpp(box, grid, _PICTURE_PX))
     width, height = _size(box, 2, 6.0)
-    with _figure(path, width + 1.6, height + 0.5) as figure:
+    with figure_file(path, width + 1.6, height + 0.5) as figure:
         left, right = figure.subplots(1, 2)
         left.imshow(seen, extent=_extent(box), interpolation="antialiased")
         left.set_title(f"{stack.case}: {stack.reference}")
@@ -153,7 +154,7 @@ def _stains_picture(path: Path, content: Content, grid: PatchGrid, stack: SlideS
     names = stack.names
     pictures = stack.pictures(names, box, _picture_mpp(box, grid, 700))
     width, height = _size(box, len(names), 4.0)
-    with _figure(path, width, height + 0.4) as figure:
+    with figure_file(path, width, height + 0.4) as figure:
         for i, axes in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
             axes.imshow(pictures[i], extent=_extent(box))
             known = names[i] in stack.registered
@@ -181,7 +182,7 @@ def _density_picture(
     columns = min(5, len(content.labels))
     lines = -(-len(content.labels) // columns)
     width, height = _size(box, columns, 2.6)
-    with _figure(path, width + 0.8, lines * (height + 0.35)) as figure:
+    with figure_file(path, width + 0.8, lines * (height + 0.35)) as figure:
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes in panels[len(content.labels) :]:
             axes.set_visible(False)
@@ -200,10 +201,11 @@ def _density_picture(
     return path
 
 
-def _gallery_picture(path: Path, content: Content) -> Path:
+def gallery_picture(path: Path, content: Content) -> Path:
+    """Write typical patches of every cluster in every stain."""
     names = list(dict.fromkeys(n for s in content.stacks.values() for n in s.registered))
     lines = len(content.labels)
-    with _figure(path, 0.75 * _GALLERY * len(names) + 1.2, 0.8 * lines + 0.5) as figure:
+    with figure_file(path, 0.75 * _GALLERY * len(names) + 1.2, 0.8 * lines + 0.5) as figure:
         panels = figure.subplots(lines, len(names), squeeze=False)
         for label, line in zip(content.labels, panels, strict=True):
             strips = _gallery_strips(content, names, label)
@@ -243,7 +245,7 @@ def _umap_picture(path: Path, content: Content) -> Path:
     for label in content.labels:
         colours[label] = np.array(rgb(content.colour(label))) / 255
     size = float(np.clip(20_000 / max(len(rows), 1), 0.3, 12))
-    with _figure(path, 8, 6.5) as figure:
+    with figure_file(path, 8, 6.5) as figure:
         axes = figure.subplots()
         axes.scatter(
             coords[:, 0],
@@ -259,10 +261,11 @@ def _umap_picture(path: Path, content: Content) -> Path:
     return path
 
 
-def _curves_picture(path: Path, content: Content) -> Path:
+def curves_picture(path: Path, content: Content) -> Path:
+    """Write the validation indices of every k."""
     assert content.scores is not None
     scores = content.scores
-    with _figure(path, 15, 7) as figure:
+    with figure_file(path, 15, 7) as figure:
         panels = figure.subplots(2, 4).ravel()
         for (name, better), axes in zip(BETTER.items(), panels, strict=False):
             axes.errorbar(

@@ -28,12 +28,13 @@ _CLUSTERS = ("case", "label", "name", "color", "patches", "area_mm2", "fraction"
 def write_tables(folder: Path, content: Content) -> list[Path]:
     """Write ``patches.csv`` and ``clusters.csv``."""
     return [
-        _write(folder / "patches.csv", _PATCHES, _patch_rows(content)),
-        _write(folder / "clusters.csv", _CLUSTERS, _cluster_rows(content)),
+        write_rows(folder / "patches.csv", _PATCHES, _patch_rows(content)),
+        write_rows(folder / "clusters.csv", _CLUSTERS, _cluster_rows(content)),
     ]
 
 
-def _write(path: Path, header: Iterable[str], rows: Iterable[tuple[object, ...]]) -> Path:
+def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
+    """Write a header and rows as CSV; return the file."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)

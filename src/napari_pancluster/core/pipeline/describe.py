@@ -81,10 +81,15 @@ def steps_in_words(project: Project) -> dict[str, tuple[State, str]]:
 def trained_in_words(summary: dict[str, Any]) -> str:
     """Return what a training run was, for people."""
     config = summary["config"]
-    return (
-        f"Trained {summary['epochs']} epochs on {config['patch_px']} px patches at "
-        f"{summary['mpp']:.3g} µm/px ({', '.join(summary['stains'])}; {summary['device']})."
-    )
+    applied, side = summary.get("applied"), config["patch_px"]
+    patches = "64 and 128 px patches" if side == "both" else f"{side} px patches"
+    what = f"on {patches} at {summary['mpp']:.3g} µm/px ({', '.join(summary['stains'])}"
+    if applied is not None:
+        return f"Not trained here: {applied['model']}, applied {what})."
+    if config.get("recipe") == "baseline":
+        return f"Plain features and k-means, no network, {what})."
+    recipe = "as published, " if config.get("recipe") == "published" else ""
+    return f"Trained {summary['epochs']} epochs {recipe}{what}; {summary['device']})."
 
 
 def _registered_in_words(project: Project) -> str:

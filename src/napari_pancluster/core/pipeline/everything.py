@@ -74,7 +74,11 @@ def run_all(
         project,
         "map",
         run,
-        lambda summary: k in (None, summary["k"]) and _same_stride(project, run, map_config),
+        lambda summary: (
+            k in (None, summary["k"])
+            and summary.get("smoothed", False) == map_config.smooth
+            and _same_stride(project, run, map_config)
+        ),
         lambda: map_clusters(project, map_config, run=run, k=k),
     )
     results["embed"] = yield from _unless_done(

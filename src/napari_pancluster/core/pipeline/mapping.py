@@ -3,92 +3,30 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from napari_pancluster.core import artefacts
-from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint
-from napari_pancluster.core.clustering import cluster, encode
+from napari_pancluster.core.clustering import cluster
 from napari_pancluster.core.config import EmbedConfig, MapConfig, SelectConfig
 from napari_pancluster.core.embedding import embed
-from napari_pancluster.core.errors import InputError
-from napari_pancluster.core.latents import Clustering, Latents
-from napari_pancluster.core.patches import PatchTable, make_grid
-from napari_pancluster.core.pipeline.opening import (
-    atomic,
-    chosen_run,
-    frame_inputs,
-    open_stack,
-    tissue_of,
-)
+from napari_pancluster.core.errors import ClusterDoubt, InputError
+from napari_pancluster.core.latents import Clustering
+from napari_pancluster.core.patches import PatchTable
+from napari_pancluster.core.pipeline.applying import apply_model, strangeness
+from napari_pancluster.core.pipeline.encoding import checkpoint_of, doubts_of, encoding, latents_of
+from napari_pancluster.core.pipeline.naming_over import carry_names
+from napari_pancluster.core.pipeline.opening import chosen_run
 from napari_pancluster.core.progress import Task
 from napari_pancluster.core.project import Project
-from napari_pancluster.core.training import choose_device
+from napari_pancluster.core.smoothing import smooth
 from napari_pancluster.core.validation import BETTER, ValidationScores, select_k
 
 
-def checkpoint_of(project: Project, run: str) -> Checkpoint:
-    """Return the network of a run."""
-    record = project.state.artefacts[f"train/{run}"]
-    return read_checkpoint(project.folder(record))
-
-
-def latents_of(
-    project: Project, run: str, stride_px: int | None
-) -> Task[tuple[PatchTable, Latents, str, float | None]]:
-    """Return the latents of every tissue cell of every case, computed once for a stride.
-
-    Returns
-    -------
-    table, latents
-        Of all cases.
-    id
-        Of the artefact that holds them.
-    patches_per_s
-        Of encoding.
-    """
-    key = f"latents/{run}"
-    found = project.artefact(key)
-    if (
-        found is not None
-        and not project.is_stale(key)
-        and stride_px in (None, found.summary["stride_px"])
-    ):
-        return (
-            *artefacts.read_latents(project.folder(found)),
-            found.id,
-            found.summary["patches_per_s"],
-        )
-    checkpoint = checkpoint_of(project, run)
-    stride = stride_px if stride_px is not None else checkpoint.patch_px // 2
-    network = checkpoint.network().to(choose_device(checkpoint.config["device"]))
-    grids, values, seconds = [], [], 0.0
-    for case in project.state.cases:
-        stack = open_stack(project, case).select(checkpoint.stains)
-        tissue = yield from tissue_of(project, stack)
-        grid = make_grid(
-            case.name,
-            stack.extent,
-            tissue,
-            mpp=checkpoint.mpp,
-            patch_px=checkpoint.patch_px,
-            stride_px=stride,
-        )
-        began = time.perf_counter()
-        values.append((yield from encode(stack, grid, network)).values)
-        seconds += time.perf_counter() - began
-        grids.append(grid)
-    table, latents = PatchTable(tuple(grids)), Latents(np.concatenate(values))
-    rate = len(table) / max(seconds, 1e-9)
-    summary = {"stride_px": stride, "patches": len(table), "patches_per_s": rate}
-    with project.writing(key, (run, *frame_inputs(project)), summary) as folder:
-        artefacts.write_latents(folder, table, latents)
-    return table, latents, project.state.artefacts[key].id, rate
-
-
-@atomic
+@encoding
 def select_clusters(
     project: Project,
     config: SelectConfig,
@@ -102,11 +40,12 @@ def select_clusters(
     checkpoint = checkpoint_of(project, run)
     for k in ks:
         checkpoint.check_k(k)
-    table, latents, id_, _ = yield from latents_of(project, run, map_config.stride_px)
+    encoded = yield from latents_of(project, run, map_config.stride_px)
+    latents = encoded.latents
     clusterings = [cluster(latents, checkpoint, k) for k in (ks or checkpoint.ks)]
-    scores = yield from select_k(latents.values, table.grid_id, clusterings, config)
+    scores = yield from select_k(latents.values, encoded.table.grid_id, clusterings, config)
     summary = scores_json(scores)
-    with project.writing(f"select-k/{run}", (id_,), summary) as folder:
+    with project.writing(f"select-k/{run}", (encoded.id,), summary) as folder:
         artefacts.write_scores(folder, scores)
     return summary
 
@@ -129,39 +68,70 @@ def scores_json(scores: ValidationScores) -> dict[str, Any]:
     }
 
 
-@atomic
+@encoding
 def map_clusters(
-    project: Project, config: MapConfig, *, run: str | None = None, k: int | None = None
+    project: Project,
+    config: MapConfig,
+    *,
+    run: str | None = None,
+    k: int | None = None,
+    model: str | None = None,
+    scheduler: str | None = None,
 ) -> Task[dict[str, Any]]:
-    """Assign every tissue cell of every case to one of k clusters."""
+    """Assign every tissue cell of every case to one of k clusters.
+
+    Parameters
+    ----------
+    run
+        A run of the project; the newest where none is named.
+    model
+        A trained network from elsewhere instead: a folder made by `export_model`, or a project,
+        ``PROJECT`` or ``PROJECT:RUN``.
+    scheduler
+        Address of a `dask.distributed` scheduler that encodes the cases; None for this machine.
+    """
+    if model is not None:
+        if run is not None:
+            raise InputError("Both --run and --model were given. Use one of them.")
+        run = yield from apply_model(project, model)
     run = chosen_run(project, run)
     checkpoint = checkpoint_of(project, run)
     k = k if k is not None else default_k(project, run)
     checkpoint.check_k(k)
-    table, latents, id_, rate = yield from latents_of(project, run, config.stride_px)
-    clustering = cluster(latents, checkpoint, k)
+    encoded = yield from latents_of(project, run, config.stride_px, scheduler=scheduler)
+    clustering = cluster(encoded.latents, checkpoint, k)
+    if config.smooth:
+        clustering = smooth(clustering, encoded.table)
+    told = [*strangeness(project, run, checkpoint, encoded.densities), *doubts_of(project, run, k)]
     summary = {
         "run": run,
         "k": k,
-        "cases": case_areas(table, clustering, calibrated=is_calibrated(project)),
-        "patches_per_s": rate,
+        "cases": case_areas(encoded.table, clustering, calibrated=is_calibrated(project)),
+        "patches_per_s": encoded.patches_per_s,
+        "stride_px": encoded.table.grids[0].stride_px,
+        "smoothed": config.smooth,
+        "warnings": told,
     }
-    with project.writing(f"map/{run}", (run, id_), summary) as folder:
+    if project.artefact(f"map/{run}") is None:
+        summary["names"] = carry_names(project, run, encoded.table, clustering)
+    with project.writing(f"map/{run}", (run, encoded.id), summary) as folder:
         artefacts.write_clustering(folder, clustering)
+    for text in told:
+        warnings.warn(text, ClusterDoubt)
     return summary
 
 
-@atomic
+@encoding
 def embed_patches(
     project: Project, config: EmbedConfig, *, run: str | None = None
 ) -> Task[dict[str, Any]]:
     """Lay the latents of all patches out in the plane."""
     began = time.perf_counter()
     run = chosen_run(project, run)
-    _, latents, id_, _ = yield from latents_of(project, run, None)
-    embedding = yield from embed(latents.values, config)
+    encoded = yield from latents_of(project, run, None)
+    embedding = yield from embed(encoded.latents.values, config)
     summary = {"points": len(embedding.rows), "seconds": time.perf_counter() - began}
-    with project.writing(f"embed/{run}", (id_,), summary) as folder:
+    with project.writing(f"embed/{run}", (encoded.id,), summary) as folder:
         artefacts.write_embedding(folder, embedding)
     return summary
 

@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_pancluster.core.checkpoint import write_checkpoint
 from napari_pancluster.core.config import MapConfig, SelectConfig, TrainConfig
-from napari_pancluster.core.dataset import build_store
+from napari_pancluster.core.dataset import build_store, open_store
+from napari_pancluster.core.devices import choose_device
+from napari_pancluster.core.doubts import doubts
 from napari_pancluster.core.errors import InputError, ProjectError
 from napari_pancluster.core.patches import check_patch_fits, sample_positions
 from napari_pancluster.core.pipeline.mapping import select_clusters
@@ -31,10 +35,11 @@ from napari_pancluster.core.pipeline.unfinished import (
     store_folder,
     write_note,
 )
-from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.progress import Progress, Task, run
 from napari_pancluster.core.project import Project
+from napari_pancluster.core.ranks import Ranks
 from napari_pancluster.core.stack import CHANNELS, SlideStack
-from napari_pancluster.core.training import choose_device, train
+from napari_pancluster.core.training import train
 
 _FINER = 0.99
 # For the checkpoints, the network and the maps.
@@ -71,8 +76,8 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
     stains = usable_stains(stacks)
     mpp = working_mpp(stacks, stains, config.mpp)
     for tissue in tissues:
-        check_patch_fits(tissue, patch_um=config.patch_px * mpp, patch_px=config.patch_px)
-    stacks = [s.select(stains) for s in stacks]
+        check_patch_fits(tissue, patch_um=config.window_px * mpp, patch_px=config.window_px)
+    stacks = [s.select(stains).trusting(config.least_confidence) for s in stacks]
     inputs = frame_inputs(project)
     if resume:
         _check_unchanged(project, run, inputs)
@@ -82,6 +87,7 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
     # This process's own, from before a power cut: whether it is whole is not known.
     shutil.rmtree(patches, ignore_errors=True)
     rates: list[float] = []
+    waits: list[float] = []
     try:
         sample = sample_positions(tissues, _affordable(config, len(stains)), config.seed)
         _check_disk(folder, len(sample.centres) * _crop_bytes(config, len(stains)))
@@ -89,12 +95,17 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
             stacks,
             sample,
             mpp=mpp,
-            patch_px=config.patch_px,
+            patch_px=config.window_px,
             shift_px=config.shift_px,
             folder=patches,
         )
+        lacking = dict(zip(stains, (1 - store.present.mean(0)).tolist(), strict=True))
+        what = {"config": config.model_dump(), "patches": str(patches), "folder": str(folder)}
+        Ranks.found().tell({**what, "stains": list(stains), "mpp": mpp})
         task = train(store, config, stains=stains, mpp=mpp, folder=folder)
-        checkpoint = yield from _watch(task, rates)
+        checkpoint = yield from _watch(task, rates, waits)
+        cases = tuple(c.name for c in project.state.cases)
+        found = yield from doubts(checkpoint, store, sample.case_id, cases)
     finally:
         # A gigabyte that can be cut again; a resumed run draws the same places.
         shutil.rmtree(patches, ignore_errors=True)
@@ -103,7 +114,11 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         "k": checkpoint.k,
         "device": choose_device(config.device).type,
         "patches_per_s": sorted(rates)[len(rates) // 2] if rates else None,
-        "epochs": config.epochs,
+        "waiting": float(np.mean(waits)) if waits else None,
+        "patches": len(sample.centres),
+        "lacking": lacking,
+        "doubts": {str(k): list(said) for k, said in found.items() if said},
+        "epochs": config.epochs if config.recipe != "baseline" else 0,
         "losses": losses_by_name(checkpoint.history),
         "seconds": time.perf_counter() - began,
         "stains": list(stains),
@@ -114,6 +129,15 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         write_checkpoint(target, checkpoint)
     shutil.rmtree(folder, ignore_errors=True)
     return summary
+
+
+def help_to_train() -> None:
+    """Take a share of the training that the first of torchrun's processes leads."""
+    told = Ranks.found().tell()
+    config = TrainConfig(**told["config"])
+    store = open_store(Path(told["patches"]))
+    folder = Path(told["folder"])
+    run(train(store, config, stains=tuple(told["stains"]), mpp=told["mpp"], folder=folder))
 
 
 def usable_stains(stacks: list[SlideStack]) -> tuple[str, ...]:
@@ -180,7 +204,7 @@ def _affordable(config: TrainConfig, stains: int) -> int:
 
 
 def _crop_bytes(config: TrainConfig, stains: int) -> int:
-    side = config.patch_px + 2 * config.shift_px
+    side = config.window_px + 2 * config.shift_px
     return side * side * stains * CHANNELS
 
 
@@ -194,14 +218,16 @@ def _check_disk(folder: Path, needed: int) -> None:
         )
 
 
-def _watch(task: Task[Any], rates: list[float]) -> Task[Any]:
+def _watch(task: Task[Any], rates: list[float], waits: list[float]) -> Task[Any]:
     try:
         while True:
             try:
                 progress = next(task)
             except StopIteration as stop:
                 return stop.value
-            rates.append(progress.values.get("patches_per_s", 0.0))
+            if "patches_per_s" in progress.values:
+                rates.append(progress.values["patches_per_s"])
+                waits.append(progress.values["waiting"])
             yield progress
     finally:
         task.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from napari_pancluster.core import artefacts
@@ -9,11 +11,14 @@ from napari_pancluster.core.clustering import cluster
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import pca
 from napari_pancluster.core.latents import Latents
-from napari_pancluster.core.pipeline.mapping import checkpoint_of, is_calibrated
+from napari_pancluster.core.patches import PatchTable
+from napari_pancluster.core.pipeline.encoding import checkpoint_of, doubts_of
+from napari_pancluster.core.pipeline.mapping import is_calibrated
 from napari_pancluster.core.pipeline.opening import chosen_run, current, open_stack, require
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
+from napari_pancluster.core.smoothing import smooth
 
 # Patches assigned at once: bounds the memory of their probabilities.
 _ROWS = 100_000
@@ -31,17 +36,19 @@ def open_results(project: Project, run: str | None = None) -> Task[Results]:
     remedy = f"pancluster map {project.root}"
     yield Progress("Reading the map")
     require(project, f"map/{run}", remedy)
-    k = int(project.state.artefacts[f"map/{run}"].summary["k"])
+    mapped = project.state.artefacts[f"map/{run}"].summary
+    k, smoothed = int(mapped["k"]), bool(mapped.get("smoothed", False))
     table, latents = artefacts.read_latents(require(project, f"latents/{run}", remedy))
     checkpoint = checkpoint_of(project, run)
     assignments = {n: np.empty(len(table), np.uint8) for n in checkpoint.ks}
     certainty = {n: np.empty(len(table), np.uint8) for n in checkpoint.ks}
-    for start in range(0, len(table), _ROWS):
-        yield Progress("Reading the map", start, len(table))
-        rows = slice(start, start + _ROWS)
+    for rows, part_table in _parts(table, by_case=smoothed):
+        yield Progress("Reading the map", rows.start, len(table))
         part = Latents(latents.values[rows])
         for n in checkpoint.ks:
             found = cluster(part, checkpoint, n)
+            if part_table is not None:
+                found = smooth(found, part_table)
             assignments[n][rows] = found.assignments
             certainty[n][rows] = np.round(255 * found.certainty)
     embedding = current(project, f"embed/{run}", artefacts.read_embedding)
@@ -60,7 +67,17 @@ def open_results(project: Project, run: str | None = None) -> Task[Results]:
         edits={n: edits_of(project, run, n) for n in checkpoint.ks},
         cell_mm2=cell_um**2 * 1e-6 if is_calibrated(project) else None,
         sheet=_sheet_columns(project, [grid.case for grid in table.grids]),
+        smoothed=smoothed,
+        doubts={n: doubts_of(project, run, n) for n in checkpoint.ks},
     )
+
+
+def _parts(table: PatchTable, *, by_case: bool) -> Iterator[tuple[slice, PatchTable | None]]:
+    """Yield rows to assign at once; with the table of a case, where neighbours count."""
+    if by_case:
+        yield from ((table.rows_of(n), PatchTable((g,))) for n, g in enumerate(table.grids))
+        return
+    yield from ((slice(n, n + _ROWS), None) for n in range(0, len(table), _ROWS))
 
 
 def _sheet_columns(project: Project, cases: list[str]) -> dict[str, tuple[str, ...]]:
