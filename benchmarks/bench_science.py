@@ -109,12 +109,14 @@ def labelled(trial: Trial, folder: Path, tiles: LabelledTiles) -> dict[str, Any]
     project = Project.create(folder / "crc", make_cases([tiles.entry]))
     trained = run(train_network(project, trial.config))
     run(map_clusters(project, MapConfig(stride_px=32)))
+    scores = run(select_clusters(project, SelectConfig(), MapConfig(stride_px=32)))
     content = open_content(project)
     labels = content.clustering.labels
     if trial.recipe == _PEER:
         labels = KMeans(9, n_init=3, random_state=0).fit_predict(content.latents.values) + 1
     return {
         **tiles.scores(content.table.grids[0], labels),
+        "suggested_k": scores["suggested_k"],
         "seconds": trained["seconds"],
         "patches_per_s": trained["patches_per_s"],
         "waiting": trained["waiting"],

@@ -1,14 +1,18 @@
-"""Heads that are set to what all of them agree on."""
+"""Clusters that all heads agree on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from napari_pancluster.core.consensus import refine_heads
+from napari_pancluster.core.consensus import decide
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import run
+from napari_pancluster.core.votes import condensed_votes, votes
 
 
 def blobs() -> tuple[np.ndarray, np.ndarray]:
@@ -28,10 +32,9 @@ def network_with(heads: dict[int, np.ndarray]) -> PatchNetwork:
     return network
 
 
-def labels(network: PatchNetwork, k: int, latents: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        logits = network.logits(torch.from_numpy(latents))[network.heads_k.index(k)]
-    return logits.argmax(1).numpy()
+def labels(weights: Mapping[str, torch.Tensor], name: str, latents: np.ndarray) -> np.ndarray:
+    weight, bias = (weights[f"{name}.{n}"].numpy() for n in ("weight", "bias"))
+    return (latents @ weight.T + bias).argmax(1)
 
 
 def test_a_head_that_erred_is_put_right_by_the_others() -> None:
@@ -41,20 +44,18 @@ def test_a_head_that_erred_is_put_right_by_the_others() -> None:
     wrong = np.stack([right[0] + right[1], right[2] + other, right[2] - other, right[3]])
     more = {k: np.vstack([right, rng.normal(0, 0.1, (k - 4, 16))]) for k in (5, 6, 7, 8)}
     network = network_with({4: 2 * wrong, **{k: 2 * w for k, w in more.items()}})
-    assert adjusted_rand_score(truth, labels(network, 4, latents)) < 0.75
-    run(refine_heads(network, latents, (4,), seed=0))
-    assert adjusted_rand_score(truth, labels(network, 4, latents)) > 0.97
+    assert adjusted_rand_score(truth, labels(network.state_dict(), "heads.0", latents)) < 0.75
+    decided = run(decide(network, latents, (4,), seed=0))
+    assert adjusted_rand_score(truth, labels(decided, "decided.4", latents)) > 0.97
 
 
 def test_two_clusters_and_too_few_patches_are_no_trouble() -> None:
     latents, truth = blobs()
     latents, truth = latents[truth < 2], truth[truth < 2]
     network = network_with({2: np.eye(16)[2:4], 4: 2 * np.eye(16)[:4]})
-    run(refine_heads(network, latents, (2,), seed=0))
-    assert adjusted_rand_score(truth, labels(network, 2, latents)) > 0.97
-    before = network.heads[1].weight.clone()
-    run(refine_heads(network, np.repeat(latents[:1], 8, 0), (4,), seed=0))
-    assert torch.equal(network.heads[1].weight, before)
+    decided = run(decide(network, latents, (2,), seed=0))
+    assert adjusted_rand_score(truth, labels(decided, "decided.2", latents)) > 0.97
+    assert run(decide(network, np.repeat(latents[:1], 8, 0), (4,), seed=0)) == {}
 
 
 def test_the_same_seed_gives_the_same_heads() -> None:
@@ -62,6 +63,20 @@ def test_the_same_seed_gives_the_same_heads() -> None:
     weights = []
     for _ in range(2):
         network = network_with({3: np.eye(16)[:3], 4: np.eye(16)[:4]})
-        run(refine_heads(network, latents, (3, 4), seed=5))
-        weights.append(torch.cat([h.weight for h in network.heads]))
-    assert torch.equal(*weights)
+        weights.append(run(decide(network, latents, (3, 4), seed=5)))
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
+
+
+def test_votes_on_their_axes_are_as_far_apart() -> None:
+    latents, _ = blobs()
+    rng = np.random.default_rng(0)
+    heads = [
+        (rng.normal(size=(k, 16)).astype(np.float32), rng.normal(size=k).astype(np.float32))
+        for k in (2, 5)
+    ] * 3
+    all_of_them, fewer = votes(latents, heads), condensed_votes(latents, heads)
+    assert all_of_them.shape == (400, 21) and fewer.shape[1] <= 7
+    assert np.exp(all_of_them[:, 2:7]).sum(1) == pytest.approx(1.05, abs=1e-4)
+    apart, short = (np.linalg.norm(v[:100] - v[100:200], axis=1) for v in (all_of_them, fewer))
+    assert np.allclose(apart, short, rtol=0.02)

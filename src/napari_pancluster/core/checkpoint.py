@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -49,7 +51,7 @@ class Checkpoint:
     Attributes
     ----------
     weights
-        State of the `PatchNetwork`.
+        State of the network; and ``decided.K.weight`` and ``decided.K.bias``, see `decide`.
     stains
         Names in channel order.
     heads
@@ -82,6 +84,23 @@ class Checkpoint:
                 f"Train with --k {k}, or choose another."
             )
 
+    def head(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return weight (k, D) and bias (k,) of what clusters the latents into `k`."""
+        name = f"decided.{k}"
+        if f"{name}.weight" not in self.weights:
+            name = f"heads.{self.heads.index(k)}"
+        return self.weights[f"{name}.weight"].numpy(), self.weights[f"{name}.bias"].numpy()
+
+    @property
+    def voters(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Weight (k, D) and bias (k,) of every head whose votes decided; none if none did."""
+        if not any(name.startswith("decided.") for name in self.weights):
+            return []
+        names = [f"heads.{n}" for n in range(len(self.heads))]
+        return [
+            (self.weights[f"{n}.weight"].numpy(), self.weights[f"{n}.bias"].numpy()) for n in names
+        ]
+
     def network(self) -> Network:
         """Return the network with its weights, ready to encode."""
         network: Network
@@ -90,7 +109,9 @@ class Checkpoint:
         else:
             network = make_patch_network(self.config, len(self.stains), self.heads)
         try:
-            network.load_state_dict(self.weights)
+            # What the heads decided on together is beside them, not of them.
+            own = {n: t for n, t in self.weights.items() if not n.startswith("decided.")}
+            network.load_state_dict(own)
         except RuntimeError as error:
             raise ProjectError(
                 "The trained network is of another version of the program. Train again."

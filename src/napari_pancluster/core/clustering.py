@@ -89,9 +89,7 @@ def cluster(latents: Latents, checkpoint: Checkpoint, k: int) -> Clustering:
         If the run holds no such k.
     """
     checkpoint.check_k(k)
-    number = checkpoint.heads.index(k)
-    weight = checkpoint.weights[f"heads.{number}.weight"].numpy()
-    bias = checkpoint.weights[f"heads.{number}.bias"].numpy()
+    weight, bias = checkpoint.head(k)
     logits = latents.values @ weight.T + bias
     logits -= logits.max(axis=1, keepdims=True)
     probabilities = np.exp(logits)

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from napari_pancluster.core.ahead import Ahead
 from napari_pancluster.core.checkpoint import Checkpoint, Network, make_patch_network
 from napari_pancluster.core.config import TrainConfig
-from napari_pancluster.core.consensus import refine_heads
+from napari_pancluster.core.consensus import decide
 from napari_pancluster.core.dataset import PatchStore, Views, view
 from napari_pancluster.core.devices import (
     choose_device,
@@ -96,10 +97,12 @@ def train(
     finally:
         if pacer is not None:
             pacer.restore()
-    if config.recipe == "default":
-        _, latents = yield from middle_latents(state.network, store)
-        yield from refine_heads(state.network, latents, config.ks, seed=config.seed)
-    return _checkpoint(state.network, config, stains, mpp, tuple(state.history))
+    checkpoint = _checkpoint(state.network, config, stains, mpp, tuple(state.history))
+    if config.recipe != "default" or config.pretraining == 1:
+        return checkpoint
+    _, latents = yield from middle_latents(state.network, store)
+    decided = yield from decide(state.network, latents, config.ks, seed=config.seed)
+    return replace(checkpoint, weights={**checkpoint.weights, **decided})
 
 
 def _checkpoint(

@@ -82,14 +82,16 @@ def select_k(
     case_id: NDArray[np.integer],
     clusterings: Sequence[Clustering],
     config: SelectConfig,
+    *,
+    zscored: bool = True,
 ) -> Task[ValidationScores]:
     """Return the indices of several clusterings of the same patches.
 
-    Latents are z-scored; distances are Euclidean. Each repeat judges a random half of the
-    patches drawn. Stability is the mean adjusted Rand index between a repeat and the others, and
-    the run: each repeat clusters its half by k-means from a seed of its own, and all patches go
-    to its nearest mean (after Fang and Wang, Selection of the number of clusters via the
-    bootstrap method, Computational Statistics & Data Analysis 56, 2012).
+    Latents are z-scored unless `zscored` is False; distances are Euclidean. Each repeat judges a
+    random half of the patches drawn. Stability is the mean adjusted Rand index between a repeat
+    and the others, and the run: each repeat clusters its half by k-means from a seed of its own,
+    and all patches go to its nearest mean (after Fang and Wang, Selection of the number of
+    clusters via the bootstrap method, Computational Statistics & Data Analysis 56, 2012).
 
     Raises
     ------
@@ -105,7 +107,8 @@ def select_k(
             "Use a smaller --stride-px or --k."
         )
     values, _ = check_rows(latents[rows], clusterings[0].assignments[rows])
-    values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
+    if zscored:
+        values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
     kept = round(_SHARE * len(rows))
     parts = [rng.permutation(len(rows))[:kept] for _ in range(config.repeats)]
     found: dict[str, list[list[float]]] = {name: [] for name in BETTER}

@@ -24,6 +24,7 @@ from napari_pancluster.core.progress import Task
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.smoothing import smooth
 from napari_pancluster.core.validation import BETTER, ValidationScores, select_k
+from napari_pancluster.core.votes import condensed_votes
 
 
 @encoding
@@ -43,7 +44,12 @@ def select_clusters(
     encoded = yield from latents_of(project, run, map_config.stride_px)
     latents = encoded.latents
     clusterings = [cluster(latents, checkpoint, k) for k in (ks or checkpoint.ks)]
-    scores = yield from select_k(latents.values, encoded.table.grid_id, clusterings, config)
+    # Clusters are judged where they were found: in the votes of all heads, or in the latents.
+    voters = checkpoint.voters
+    values = condensed_votes(latents.values, voters) if voters else latents.values
+    scores = yield from select_k(
+        values, encoded.table.grid_id, clusterings, config, zscored=not voters
+    )
     summary = scores_json(scores)
     with project.writing(f"select-k/{run}", (encoded.id,), summary) as folder:
         artefacts.write_scores(folder, scores)
