@@ -313,6 +313,7 @@ def test_a_slide_without_pixel_size_has_its_landmarks_in_px(
     assert "(px)" in box.table.horizontalHeaderItem(1).text()
 
 
+@pytest.mark.slow
 def test_an_estimated_pixel_size_leaves_landmarks_in_px(
     main: Any, make_project: Any, islands: Path, two_tissues: Path, stack: SlideStack, qtbot: Any
 ) -> None:
@@ -385,6 +386,7 @@ def test_the_map_is_out_of_the_way_and_clicks_pick_no_patch(
     box.close_session()
 
 
+@pytest.mark.slow
 def test_layers_that_are_taken_away_end_it_without_loss(
     main: Any, box: Any, click: Any, wait: Callable[..., None]
 ) -> None:
@@ -446,6 +448,7 @@ def test_landmarks_are_kept_with_the_project(
     assert len(kept.landmarks) == 4 and kept.undo_button.isEnabled()
 
 
+@pytest.mark.slow
 def test_another_project_gets_none_of_these_landmarks(
     main: Any, kept: Any, click: Any, wait: Any, islands: Path, two_tissues: Path, tmp_path: Path
 ) -> None:

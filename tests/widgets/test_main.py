@@ -193,6 +193,7 @@ def test_a_broken_slide_is_told(main: Any, tmp_path: Path) -> None:
     assert "broken.tif" in main.bar.message and not main.slides.entries()
 
 
+@pytest.mark.slow
 def test_cancelling_a_training_leaves_the_project_and_offers_to_resume(
     main: Any, islands: Path, tmp_path: Path, wait: Callable[..., None], no_umap: None
 ) -> None:

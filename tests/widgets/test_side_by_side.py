@@ -187,6 +187,7 @@ def test_it_ends_as_it_began(box: Any, qtbot: Any) -> None:
     assert not viewer.canvas.grid.enabled and not _cursors(viewer) and box.layer is not None
 
 
+@pytest.mark.slow
 def test_what_the_user_takes_away_ends_it(box: Any, qtbot: Any) -> None:
     viewer = box._viewer
     _choose(box, SIDE, qtbot)
@@ -214,6 +215,7 @@ def test_another_stack_and_closing_end_it(box: Any, stack: SlideStack, qtbot: An
     _choose(box, SIDE, qtbot)
 
 
+@pytest.mark.slow
 def test_again_and_again(box: Any, qtbot: Any) -> None:
     """napari 0.9.2 crashes where it frees a layer's buffers in the wrong OpenGL context."""
     for _ in range(4):

@@ -81,6 +81,7 @@ def test_a_crash_is_told_and_can_be_resumed(opened: Any, wait: Callable[..., Non
     assert not opened.train._resume.isHidden() and opened.train._go.isEnabled()
 
 
+@pytest.mark.slow
 def test_a_warning_of_the_process_reaches_the_window(
     opened: Any, wait: Callable[..., None]
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_warning_of_the_process_reaches_the_window(
     assert told[0] in opened.bar.message
 
 
+@pytest.mark.slow
 def test_all_steps_are_done_in_a_process_of_their_own(
     opened: Any, wait: Callable[..., None]
 ) -> None:

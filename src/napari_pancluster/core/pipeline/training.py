@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         "stains": list(stains),
         "mpp": mpp,
         "config": config.model_dump(),
+        "versions": {n: version(n) for n in ("napari-pancluster", "torch")},
     }
     with project.writing(f"train/{run}", inputs, summary, id_=run) as target:
         write_checkpoint(target, checkpoint)
