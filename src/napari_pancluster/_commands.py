@@ -283,7 +283,14 @@ def export(options: Options, reporter: Reporter) -> Result:
     from napari_pancluster.core.pipeline.exporting import export
 
     formats = [name.strip() for name in options.to.split(",") if name.strip()]
-    return reporter.drive(export(_open(options), Path(options.target), formats, run=options.run))
+    task = export(
+        _open(options),
+        Path(options.target),
+        formats,
+        run=options.run,
+        geojson_for=options.geojson_for,
+    )
+    return reporter.drive(task)
 
 
 def describe(options: Options, reporter: Reporter) -> Result:

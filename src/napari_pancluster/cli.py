@@ -273,7 +273,19 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("export", _commands.export, "cluster maps, tables and pictures")
     sub.add_argument("target", metavar="OUT", help="folder to write into")
-    sub.add_argument("--to", default="ome-tiff,csv,png", help="formats: ome-tiff,csv,png")
+    sub.add_argument(
+        "--to",
+        default="ome-tiff,csv,png",
+        metavar="FORMATS",
+        help="some of ome-tiff,ome-zarr,geojson,csv,png,h5ad (default: ome-tiff,csv,png)",
+    )
+    sub.add_argument(
+        "--geojson-for",
+        action="append",
+        default=[],
+        metavar="STAIN",
+        help="the areas of geojson on this stain's own slide, too; repeatable",
+    )
     sub.add_argument("--run", help="a training run (default: the newest)")
 
     sub = command(

@@ -36,7 +36,11 @@ _FORMATS = {
     "ome-tiff": "Cluster maps (OME-TIFF, opens in QuPath and Fiji)",
     "csv": "Tables of patches and clusters (CSV)",
     "png": "Pictures: map, densities, gallery, UMAP, curves (PNG)",
+    "geojson": "Areas of the clusters (GeoJSON, opens in QuPath)",
+    "ome-zarr": "Cluster maps with names and colours (OME-Zarr)",
+    "h5ad": "Patches with latents and UMAP (AnnData, for scanpy)",
 }
+_USUAL = ("ome-tiff", "csv", "png", "geojson")
 
 
 class StepPanel(QWidget):
@@ -184,7 +188,7 @@ class ExportPanel(StepPanel):
         self._boxes: dict[str, QCheckBox] = {}
         for name, text in _FORMATS.items():
             box = QCheckBox(text)
-            box.setChecked(True)
+            box.setChecked(name in _USUAL)
             box.toggled.connect(self.refresh)
             self._boxes[name] = box
             self._column.addWidget(box)

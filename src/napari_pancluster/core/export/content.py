@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +29,10 @@ class Content:
         "µm", or "px" where the project is not calibrated.
     nominal
         Whether the pixel size is plausible rather than measured.
+    run
+        Id of the training run.
+    sheet
+        Per case, what the sample sheet says of it (group, age, …).
     """
 
     stacks: Mapping[str, SlideStack]
@@ -40,6 +44,8 @@ class Content:
     scores: ValidationScores | None
     unit: str
     nominal: bool
+    run: str = ""
+    sheet: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> bool:
@@ -55,6 +61,14 @@ class Content:
     def row_labels(self) -> NDArray[np.uint8]:
         """(N,) the label of every patch, after the user's merges."""
         return self.edits.lookup[self.clustering.labels]
+
+    @cached_property
+    def umap(self) -> NDArray[np.float32]:
+        """(N, 2) place of every patch in the UMAP; NaN for a patch that has none."""
+        coords = np.full((len(self.table), 2), np.nan, np.float32)
+        if self.embedding is not None:
+            coords[self.embedding.rows] = self.embedding.coords
+        return coords
 
     def label_image(self, number: int) -> NDArray[np.uint8]:
         """Return the map of the case with this number, one pixel a cell: 0 is background."""

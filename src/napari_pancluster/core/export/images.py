@@ -42,12 +42,28 @@ def write_label_image(path: Path, image: NDArray[np.integer], pixel_um: float | 
             "PhysicalSizeXUnit": "µm",
             "PhysicalSizeYUnit": "µm",
         }
-    levels = 0
-    while max(image.shape) >> levels > _PYRAMID_FROM_PX:
-        levels += 1
+    levels = label_levels(image)
     with tifffile.TiffWriter(path, ome=True) as tiff:
-        tiff.write(image, metadata=metadata, subifds=levels, tile=_TILE, compression="zlib")
-        for level in range(1, levels + 1):
-            # Labels cannot be averaged: every second one is kept.
-            step = 2**level
-            tiff.write(image[::step, ::step], subfiletype=1, tile=_TILE, compression="zlib")
+        for number, level in enumerate(levels):
+            tiff.write(
+                level,
+                metadata=None if number else metadata,
+                subifds=None if number else len(levels) - 1,
+                subfiletype=1 if number else 0,
+                tile=_TILE,
+                compression="zlib",
+            )
+
+
+def label_levels(image: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+    """Return labels (rows, cols) and, when they are large, half, a quarter … of them.
+
+    A pixel of a level covers 2, 4 … pixels a side of the first and shows the one in their middle:
+    labels cannot be averaged.
+    """
+    levels = [image]
+    while max(levels[-1].shape) > _PYRAMID_FROM_PX:
+        step = 2 ** len(levels)
+        middles = [np.minimum(np.arange(0, n, step) + step // 2, n - 1) for n in image.shape]
+        levels.append(image[np.ix_(*middles)])
+    return levels

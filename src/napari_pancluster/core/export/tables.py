@@ -44,16 +44,13 @@ def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[object
 
 def _patch_rows(content: Content) -> Iterator[tuple[object, ...]]:
     certainty = content.clustering.certainty
-    umap = np.full((len(content.table), 2), np.nan)
-    if content.embedding is not None:
-        umap[content.embedding.rows] = content.embedding.coords
     for number, grid in enumerate(content.table.grids):
         rows = content.table.rows_of(number)
         for i, (row, col), (y, x) in zip(
             range(rows.start, rows.stop), grid.index, grid.centres, strict=True
         ):
             label = int(content.row_labels[i])
-            at = ["" if np.isnan(v) else f"{v:.4f}" for v in umap[i]]
+            at = ["" if np.isnan(v) else f"{v:.4f}" for v in content.umap[i]]
             yield (
                 grid.case,
                 row,

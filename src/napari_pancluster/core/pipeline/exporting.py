@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from napari_pancluster.core import artefacts
 from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.export.areas import write_areas
 from napari_pancluster.core.export.content import Content
+from napari_pancluster.core.export.h5ad import write_h5ad
 from napari_pancluster.core.export.images import write_label_images
+from napari_pancluster.core.export.label_zarr import write_label_zarrs
 from napari_pancluster.core.export.tables import write_tables
 from napari_pancluster.core.pipeline.mapping import is_calibrated
 from napari_pancluster.core.pipeline.opening import chosen_run, current, open_stack, require
@@ -24,36 +28,53 @@ def _pictures(folder: Path, content: Content) -> list[Path]:
     return write_pictures(folder, content)
 
 
-FORMATS: dict[str, Callable[[Path, Content], list[Path]]] = {
+Writer = Callable[[Path, Content], list[Path]]
+FORMATS: dict[str, Writer] = {
     "ome-tiff": write_label_images,
+    "ome-zarr": write_label_zarrs,
+    "geojson": write_areas,
     "csv": write_tables,
     "png": _pictures,
+    "h5ad": write_h5ad,
 }
 
 
 def export(
-    project: Project, out: Path, formats: Sequence[str], *, run: str | None = None
+    project: Project,
+    out: Path,
+    formats: Sequence[str],
+    *,
+    run: str | None = None,
+    geojson_for: Sequence[str] = (),
 ) -> Task[dict[str, Any]]:
     """Write the newest map of a run into a folder, in each of the formats.
+
+    Parameters
+    ----------
+    geojson_for
+        Stains that get the areas of the clusters in pixels of their own slide, too.
 
     Raises
     ------
     InputError
-        If a format is unknown or the folder cannot be written.
+        If a format or a stain is unknown, or the folder cannot be written.
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown or not formats:
         raise InputError(
             f"--to {','.join(unknown)!s} is not known. Choose from: {', '.join(FORMATS)}."
         )
+    if geojson_for and "geojson" not in formats:
+        raise InputError("--geojson-for needs geojson among the formats of --to. Add it.")
     content = open_content(project, run)
+    writers: dict[str, Writer] = {**FORMATS, "geojson": partial(write_areas, stains=geojson_for)}
     out = out.expanduser().absolute()
     files: list[Path] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         for number, name in enumerate(formats):
             yield Progress("Exporting", number, len(formats))
-            files += FORMATS[name](out, content)
+            files += writers[name](out, content)
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror or error}). Choose another folder."
@@ -84,4 +105,6 @@ def open_content(project: Project, run: str | None = None) -> Content:
         scores=current(project, f"select-k/{run}", artefacts.read_scores),
         unit="µm" if is_calibrated(project) else "px",
         nominal=any(s.mpp_source == "nominal" for s in stains),
+        run=run,
+        sheet={case.name: case.extra for case in project.state.cases},
     )
