@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from napari_pancluster.core.consensus import decide
+from napari_pancluster.core.consensus import decide, votes_of
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.votes import condensed_votes, votes
@@ -45,7 +45,7 @@ def test_a_head_that_erred_is_put_right_by_the_others() -> None:
     more = {k: np.vstack([right, rng.normal(0, 0.1, (k - 4, 16))]) for k in (5, 6, 7, 8)}
     network = network_with({4: 2 * wrong, **{k: 2 * w for k, w in more.items()}})
     assert adjusted_rand_score(truth, labels(network.state_dict(), "heads.0", latents)) < 0.75
-    decided = run(decide(network, latents, (4,), seed=0))
+    decided = run(decide(votes_of(network, latents), latents, (4,), seed=0))
     assert adjusted_rand_score(truth, labels(decided, "decided.4", latents)) > 0.97
 
 
@@ -53,9 +53,10 @@ def test_two_clusters_and_too_few_patches_are_no_trouble() -> None:
     latents, truth = blobs()
     latents, truth = latents[truth < 2], truth[truth < 2]
     network = network_with({2: np.eye(16)[2:4], 4: 2 * np.eye(16)[:4]})
-    decided = run(decide(network, latents, (2,), seed=0))
+    decided = run(decide(votes_of(network, latents), latents, (2,), seed=0))
     assert adjusted_rand_score(truth, labels(decided, "decided.2", latents)) > 0.97
-    assert run(decide(network, np.repeat(latents[:1], 8, 0), (4,), seed=0)) == {}
+    alike = np.repeat(latents[:1], 8, 0)
+    assert run(decide(votes_of(network, alike), alike, (4,), seed=0)) == {}
 
 
 def test_the_same_seed_gives_the_same_heads() -> None:
@@ -63,7 +64,7 @@ def test_the_same_seed_gives_the_same_heads() -> None:
     weights = []
     for _ in range(2):
         network = network_with({3: np.eye(16)[:3], 4: np.eye(16)[:4]})
-        weights.append(run(decide(network, latents, (3, 4), seed=5)))
+        weights.append(run(decide(votes_of(network, latents), latents, (3, 4), seed=5)))
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
 

@@ -13,10 +13,12 @@ import torch
 import napari_pancluster.core.training as training
 from napari_pancluster.core import checkpoint as checkpoints
 from napari_pancluster.core.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from napari_pancluster.core.clustering import cluster
 from napari_pancluster.core.config import TrainConfig
 from napari_pancluster.core.dataset import PatchStore, ViewConfig, Views, view
 from napari_pancluster.core.devices import choose_device, mixed_precision
 from napari_pancluster.core.errors import InputError, ProjectError, TrainingError
+from napari_pancluster.core.latents import Latents
 from napari_pancluster.core.losses import (
     adversarial_loss,
     mutual_information_loss,
@@ -155,7 +157,7 @@ def grain_found(checkpoint: Checkpoint, store: PatchStore) -> float:
     with torch.inference_mode():
         od = torch.from_numpy(store.codes[:, :, 16:80, 16:80] / np.float32(127.5))
         _, latents = network.encode(network.normalise(od, torch.ones(96, 2)))
-        found = network.logits(latents)[checkpoint.heads.index(2)].argmax(1).numpy()
+    found = cluster(Latents(latents.numpy()), checkpoint, 2).assignments
     truth = np.repeat([0, 1], 48)
     return float(max((found == truth).mean(), (found != truth).mean()))
 
@@ -427,6 +429,16 @@ def test_the_device_is_chosen_said_and_used_in_the_layout_and_precision_that_pay
     assert isinstance(mixed_precision(device), bool) and checkpoint.ks == (2, 3, 4)
     state = training._start(store, config(tiny))
     assert state.network.stages[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_autoencoder_alone_has_clusters_of_its_latents(
+    store: PatchStore, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    codes = store.codes + np.arange(96, dtype=np.uint8)[:, None, None, None] // 48 * 60
+    shades = PatchStore(codes, store.present, 64)
+    checkpoint = finish(shades, config(tiny, pretraining=1, k=2), tmp_path / "run")
+    assert all(set(entry) == {"epoch", "reconstruction"} for entry in checkpoint.history)
+    assert grain_found(checkpoint, shades) > 0.95 and checkpoint.voters == []
 
 
 @pytest.mark.parametrize("recipe", ["published", "baseline"])

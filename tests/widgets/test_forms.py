@@ -31,8 +31,8 @@ def test_labels_tooltips_and_ranges_are_the_config_s(qtbot: Any) -> None:
     field = TrainConfig.model_fields["k"]
     label = next(w for w in form.native.findChildren(QLabel) if w.text() == field.title)
     assert label.buddy() is form["k"].native and form["k"].tooltip == field.description
-    assert form["patch_px"].choices == (64, 128)
-    assert (form["pretraining"].min, form["pretraining"].max) == (0, 0.9)
+    assert form["patch_px"].choices == (64, 128, "both")
+    assert (form["pretraining"].min, form["pretraining"].max) == (0, 1)
     assert form["batch"].min == 4 and form["k"].max == 50
 
 

@@ -94,7 +94,8 @@ class Checkpoint:
     @property
     def voters(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Weight (k, D) and bias (k,) of every head whose votes decided; none if none did."""
-        if not any(name.startswith("decided.") for name in self.weights):
+        voted = self.config.get("pretraining") != 1
+        if not voted or not any(name.startswith("decided.") for name in self.weights):
             return []
         names = [f"heads.{n}" for n in range(len(self.heads))]
         return [

@@ -105,7 +105,8 @@ class TrainConfig(BaseModel):
         title="Share of pre-training",
         ge=0,
         le=1,
-        description="Share of the epochs that train the autoencoder alone.",
+        description="Share of the epochs that train the autoencoder alone; with 1 the clusters are "
+        "k-means on its latents.",
     )
     shift_share: float = Field(
         0.75,

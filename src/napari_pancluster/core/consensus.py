@@ -22,8 +22,13 @@ _STARTS = 4
 _FREEDOM = 0.1
 
 
+def votes_of(network: PatchNetwork, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what all heads of a network say of patches (M, sum of k), see `votes`."""
+    return votes(latents, [_numbers(head) for head in network.heads])
+
+
 def decide(
-    network: PatchNetwork, latents: NDArray[np.float32], ks: Sequence[int], *, seed: int
+    said: NDArray[np.float32], latents: NDArray[np.float32], ks: Sequence[int], *, seed: int
 ) -> Task[dict[str, torch.Tensor]]:
     r"""Return, for every k, the linear map of the latents that all heads agree on.
 
@@ -34,10 +39,10 @@ def decide(
 
     Parameters
     ----------
-    network
-        Whose heads vote.
+    said
+        (M, E) the votes on the training patches.
     latents
-        (M, D) of the training patches.
+        (M, D) of the same.
     ks
         What to decide on.
     seed
@@ -52,7 +57,6 @@ def decide(
     from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
 
-    said = votes(latents, [_numbers(head) for head in network.heads])
     different = len(np.unique(said, axis=0))
     decided: dict[str, torch.Tensor] = {}
     for number, k in enumerate(ks):

@@ -17,7 +17,7 @@ import torch
 from napari_pancluster.core.ahead import Ahead
 from napari_pancluster.core.checkpoint import Checkpoint, Network, make_patch_network
 from napari_pancluster.core.config import TrainConfig
-from napari_pancluster.core.consensus import decide
+from napari_pancluster.core.consensus import decide, votes_of
 from napari_pancluster.core.dataset import PatchStore, Views, view
 from napari_pancluster.core.devices import (
     choose_device,
@@ -98,10 +98,12 @@ def train(
         if pacer is not None:
             pacer.restore()
     checkpoint = _checkpoint(state.network, config, stains, mpp, tuple(state.history))
-    if config.recipe != "default" or config.pretraining == 1:
+    if config.recipe == "published":
         return checkpoint
     _, latents = yield from middle_latents(state.network, store)
-    decided = yield from decide(state.network, latents, config.ks, seed=config.seed)
+    # Heads that were never trained have nothing to say.
+    said = latents if config.pretraining == 1 else votes_of(state.network, latents)
+    decided = yield from decide(said, latents, config.ks, seed=config.seed)
     return replace(checkpoint, weights={**checkpoint.weights, **decided})
 
 
