@@ -1,4 +1,4 @@
-"""The deformable stage: an elastic field on top of the affine, coarse to fine."""
+"""The bending that places are judged by: an elastic field on top of the affine, coarse to fine."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def _descend(
 
 
 def level_sizes(
-    fixed: WorkImage, moving: WorkImage, sides: Sequence[int], iterations: Sequence[int]
+    fixed: WorkImage, moving: WorkImage, sides: Sequence[int], counts: Sequence[int]
 ) -> list[tuple[float, int]]:
-    """Return pixel size and iterations of each level the images are fine enough for."""
+    """Return the pixel size of each level the images are fine enough for, with its count."""
     finest = max(fixed.mpp, moving.mpp)
     levels: list[tuple[float, int]] = []
-    for side, count in zip(sides, iterations, strict=True):
+    for side, count in zip(sides, counts, strict=True):
         mpp = max(fixed.long_um / side, finest)
         if not levels or mpp < levels[-1][0] * 0.8:
             levels.append((mpp, count))

@@ -98,3 +98,26 @@ def forces(fixed: LocalStats, warped: FloatImage, weight: FloatImage) -> Forces:
         pull += np.stack([drive * slope_r, drive * slope_c])
         curvature += np.stack([gain * slope_r**2, gain * slope_r * slope_c, gain * slope_c**2])
     return Forces(pull, curvature, correlation)
+
+
+def descent(fixed: LocalStats, warped: FloatImage, weight: FloatImage) -> Forces:
+    """Return the exact gradient of the summed squared local correlation in the place of a pixel.
+
+    Every window that holds a pixel has its say, not only the one about it: with ``a = s_fm / (s_ff
+    s_mm)`` and ``b = a s_fm / s_mm`` of each window and bars for means over windows, the gradient
+    is ``2 (ā f − mean(a f̄) − b̄ m + mean(b m̄)) ∇m``.
+    """
+    moving = LocalStats.of(warped, weight, fixed.window)
+    correlation, covariance, product = local_correlation(fixed, moving)
+    spread = moving.variance + moving.noise
+    a = covariance / product * weight
+    b = a * covariance / spread
+    size = fixed.window
+    drive = box(a, size) * fixed.image - box(a * fixed.mean, size)
+    drive -= box(b, size) * warped - box(b * moving.mean, size)
+    # The exact curvature carries the squared correlation, which is too hasty where it is noise.
+    gain = 2 * box(weight * np.minimum(np.abs(correlation), 1) / spread, size)
+    slope_r, slope_c = np.gradient(warped)
+    pull = 2 * np.stack([drive * slope_r, drive * slope_c])
+    curvature = np.stack([gain * slope_r**2, gain * slope_r * slope_c, gain * slope_c**2])
+    return Forces(pull, curvature, correlation)

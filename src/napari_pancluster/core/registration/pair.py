@@ -11,6 +11,7 @@ from napari_pancluster.core.config import RegisterConfig
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.registration.candidates import both_at, finish, settle
+from napari_pancluster.core.registration.close_fit import find_close_displacement
 from napari_pancluster.core.registration.deformable import Stage, find_displacement, smooth
 from napari_pancluster.core.registration.demons import find_demons_displacement
 from napari_pancluster.core.registration.images import Matrix, lay
@@ -103,14 +104,21 @@ def _register(
     if not trials:
         trials = yield from _try_out(pair, config, landmarks, start, names)
     margin = trials[0].score / max(trials[1].score, 1e-6) if len(trials) > 1 else np.inf
-    transform = alone or trials[0].straight
-    if alone is None and config.deformable:
-        transform = (yield from _by_pieces(pair, trials[0], config)).bent
+    place = trials[0]
+    bends = alone is None and config.deformable
+    if bends:
+        place = yield from _by_pieces(pair, place, config)
+    transform = place.bent if bends else place.straight
     wrong = yield from _wrong_places(pair, transform, config)
-    if landmarks is not None and config.landmark_use == "pull":
-        transform = drawn_to(pair.fixed, transform, landmarks)
+    pulling = landmarks if config.landmark_use == "pull" else None
+    transform = _drawn(pair, transform, pulling)
     yield Progress("Measuring the quality")
     found = measured(pair, transform, margin, wrong)
+    if bends and found.report.status != "failed":
+        closer = yield from _closely(pair, place, config)
+        transform = _drawn(pair, closer, pulling)
+        yield Progress("Measuring the quality")
+        found = replace(found, report=_fitted(pair, found.report, transform))
     way = "landmarks" if landmarks is not None else "by hand" if start is not None else "automatic"
     report = replace(found.report, way=way)
     scale = 1.0 if pair.scale_known else orientation_of(transform.affine)[2]
@@ -176,29 +184,61 @@ def _try_out(
         found = yield from search(pair.fixed, pair.moving, scale_known=pair.scale_known)
         starts = [c.matrix for c in found[: config.candidates]]
         settled = yield from settle(pair.fixed, pair.moving, starts, places=_RIVALS)
-        matrices = [finish(pair.fixed, pair.moving, s.matrix) for s in settled]
+        matrices = []
+        for one in settled:
+            yield Progress("Aligning")
+            matrices.append(finish(pair.fixed, pair.moving, one.matrix))
     trials = []
     for matrix in matrices:
         yield Progress("Aligning")
         straight = Transform(*names, matrix)
         bent = yield from _bend(pair, straight, config)
+        yield Progress("Aligning")
         trials.append(_Trial(straight, bent, score(pair, bent)))
     return tuple(sorted(trials, key=lambda t: -t.score))
 
 
+def _drawn(pair: Sections, transform: Transform, landmarks: Landmarks | None) -> Transform:
+    return transform if landmarks is None else drawn_to(pair.fixed, transform, landmarks)
+
+
 def _bend(pair: Sections, start: Transform, config: RegisterConfig) -> Task[Transform]:
-    """Return the start with a deformation; the start itself where that is no better."""
+    """Return the start with a deformation to judge it by; the start where that is no better."""
     stages: dict[str, Stage] = {"elastic": find_displacement, "demons": find_demons_displacement}
-    field, spacing = yield from stages[config.deformation](
-        pair.fixed, pair.moving, start, stiffness=config.stiffness
-    )
+    return (yield from _bent(pair, start, stages[config.deformation], config.stiffness))
+
+
+def _closely(pair: Sections, place: _Trial, config: RegisterConfig) -> Task[Transform]:
+    """Return the place that was chosen, followed closely where that is better."""
+    if config.deformation != "elastic":
+        return place.bent
+    closer = yield from _bent(pair, place.straight, find_close_displacement, config.stiffness)
+    return place.bent if closer is place.straight else closer
+
+
+def _bent(pair: Sections, start: Transform, stage: Stage, stiffness: float) -> Task[Transform]:
+    """Return the start with the field of a stage; the start itself where that is no better."""
+    field, spacing = yield from stage(pair.fixed, pair.moving, start, stiffness=stiffness)
+    yield Progress("Fitting the deformation")
     bent = bent_further(start, field, spacing)
+    yield Progress("Fitting the deformation")
     far = float(np.abs(field).max()) > _FURTHEST_SHARE * pair.fixed.long_um
     if far or folding(pair.fixed, bent) > 0:
         return start
     target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
     before, after = (similarity(target, lay(target, source, t)) for t in (start, bent))
     return bent if after > before else start
+
+
+def _fitted(pair: Sections, report: RegistrationReport, transform: Transform) -> RegistrationReport:
+    """Return the report of a judged place with the figures of the transform that came of it."""
+    target, source = both_at(pair.fixed, pair.moving, QUALITY_PX)
+    return replace(
+        report,
+        dice_after=overlap(pair.fixed, pair.moving, transform),
+        similarity_after=similarity(target, lay(target, source, transform)),
+        folding_fraction=folding(pair.fixed, transform),
+    )
 
 
 def _by_pieces(pair: Sections, whole: _Trial, config: RegisterConfig) -> Task[_Trial]:
