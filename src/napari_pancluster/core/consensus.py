@@ -20,6 +20,8 @@ from napari_pancluster.core.votes import votes
 _STARTS = 4
 # Inverse strength of the penalty on the weights that are fitted.
 _FREEDOM = 0.1
+# Which cluster a patch is in shows long before the last digits of the weights.
+_FIT = {"max_iter": 2000, "tol": 1e-3}
 
 
 def votes_of(network: PatchNetwork, latents: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,7 +66,7 @@ def decide(
         if different < k:
             continue
         found = KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(said)
-        fitted = LogisticRegression(C=_FREEDOM, max_iter=200).fit(latents, found)
+        fitted = LogisticRegression(C=_FREEDOM, **_FIT).fit(latents, found)
         weight, bias = fitted.coef_, fitted.intercept_
         if k == 2:
             # Two classes have one line between them.
