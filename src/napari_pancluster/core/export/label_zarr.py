@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from napari_pancluster.core.palette import rgb
 
 _CHUNK = 512
 _VERSION = "0.4"
+_TRIES, _WAIT_S = 20, 0.05
 
 
 def write_label_zarrs(folder: Path, content: Content) -> list[Path]:
@@ -114,7 +116,17 @@ def _replacing(path: Path) -> Iterator[Path]:
             raise
     finally:
         for left in (partial, before):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder into which threads of zarr may still be writing after one of them failed."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        # What a thread had begun appears within moments, or not at all.
+        time.sleep(_WAIT_S)
+        if not folder.exists():
+            return
 
 
 def _is_label_image(path: Path) -> bool:
