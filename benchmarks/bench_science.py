@@ -166,11 +166,13 @@ def result(trial: Trial, options: argparse.Namespace, *, wanted: bool) -> dict[s
             return None
         began = time.perf_counter()
         print(f"{trial} …", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = options.keep / file.stem if options.keep else Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
             if trial.kind == "labelled":
-                found = labelled(trial, Path(folder), LabelledTiles(options.data))
+                found = labelled(trial, folder, LabelledTiles(options.data))
             else:
-                found = synthetic(trial, Path(folder), options.size)
+                found = synthetic(trial, folder, options.size)
         options.cache.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, **{k: np.asarray(np.nan if v is None else v) for k, v in found.items()})
@@ -231,6 +233,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2000)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--keep", type=Path, help="keep the slides and projects of runs in here")
     parser.add_argument("--table", action="store_true", help="print what is kept, run nothing")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

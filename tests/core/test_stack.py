@@ -57,7 +57,7 @@ def test_where_a_stain_lies_unsurely_it_counts_as_missing(stack: SlideStack) -> 
     values[:, :10] = 0.1
     values[5, 20] = 0.0
     sure = Confidence(values, 20.0)
-    stack = replace(stack, confidences={"PAS": sure})
+    stack = replace(stack, confidences={"PAS": sure}, doubtful=frozenset({"PAS"}))
     region = Region(0, 0, 400, 600)
     assert stack.read(region, 2.0).inside.all()
     block = stack.trusting(0.2).read(region, 2.0)

@@ -141,3 +141,16 @@ def test_an_organ_that_one_case_shows_is_mentioned_mildly() -> None:
 
 def test_few_patches_prove_nothing() -> None:
     assert of_cases([[500, 500], [400, 380], [0, 12]], "a", "b") == ()
+
+
+def test_a_cluster_that_is_where_a_stain_is_missing() -> None:
+    kind = np.repeat(np.arange(4), 100)
+    ones, case = np.ones(400, np.float32), np.zeros(400, np.int32)
+    lacks = kind == 2
+    lacks[:10] = True
+    facts = PatchFacts(ones, 0 * ones, ones, case, {"HE": 0 * lacks > 0, "SMA": lacks})
+    (said,) = suspicions(kind, 4, facts, ("a",))
+    assert said.startswith("Cluster 3 is where SMA is missing or lies unsurely: 100 %")
+    # A case without the stain lacks it all over: that is said of the case, not of its clusters.
+    everywhere = PatchFacts(ones, 0 * ones, ones, case, {"SMA": ones > 0})
+    assert suspicions(kind, 4, everywhere, ("a",)) == ()

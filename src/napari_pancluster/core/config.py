@@ -138,8 +138,8 @@ class TrainConfig(BaseModel):
         title="Least confidence",
         ge=0,
         le=1,
-        description="Where a stain lies on the reference less surely than this, it counts as "
-        "missing; 0 takes it everywhere.",
+        description="Where a stain with a doubtful registration lies on the reference less surely "
+        "than this, it counts as missing; 0 takes it everywhere.",
     )
     reconstruction: float = Field(
         0.1,

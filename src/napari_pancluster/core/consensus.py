@@ -24,9 +24,24 @@ _FREEDOM = 0.1
 _FIT = {"max_iter": 2000, "tol": 1e-3}
 
 
-def votes_of(network: PatchNetwork, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what all heads of a network say of patches (M, sum of k), see `votes`."""
-    return votes(latents, [_numbers(head) for head in network.heads])
+def votes_of(
+    network: PatchNetwork, latents: NDArray[np.float32], *around: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return what all heads of a network say of patches (M, sum of k), see `votes`.
+
+    Parameters
+    ----------
+    latents
+        (M, D) of the patches.
+    around
+        The same of the patches beside them: a neighbour is the same tissue, and the mean of their
+        votes is steadier than one patch's.
+    """
+    heads = [_numbers(head) for head in network.heads]
+    total = votes(latents, heads)
+    for beside in around:
+        total += votes(beside, heads)
+    return total / np.float32(1 + len(around))
 
 
 def decide(

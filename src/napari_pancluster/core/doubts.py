@@ -34,7 +34,9 @@ def doubts(
     network = checkpoint.network().to(choose_device(checkpoint.config["device"]))
     rows, values = yield from middle_latents(network, store)
     facts = patch_facts(
-        PatchStore(store.codes[rows], store.present[rows], store.patch_px), case_id[rows]
+        PatchStore(store.codes[rows], store.present[rows], store.patch_px),
+        case_id[rows],
+        stains=checkpoint.stains,
     )
     return {
         k: suspicions(cluster(Latents(values), checkpoint, k).assignments, k, facts, cases)

@@ -1,4 +1,4 @@
-"""The middle patch of every crop of a store, as the map will see its neighbours."""
+"""The middle patch of every crop of a store, and those beside it, as the map will see them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,46 @@ def middle_latents(
     latents
         (M, D), by a network in evaluation mode; it is left in it.
     """
-    network.eval()
     rows = np.linspace(0, len(store) - 1, min(_MOST_PATCHES, len(store))).astype(np.int64)
+    return rows, (yield from _latents(network, store, rows, (0, 0)))
+
+
+def latents_around(
+    network: PatchNetwork, store: PatchStore, rows: NDArray[np.int64]
+) -> Task[list[NDArray[np.float32]]]:
+    """Return the latents (M, D) of the four patches beside the middle one of each crop.
+
+    Half a patch away, where the crops are that wide; none where they are no wider than a patch.
+    """
+    # What lies in the middle half of a patch decides there, and the rest is its surroundings.
+    apart = store.patch_px // (4 if network.pooling == "both" else 2)
+    shift = min(apart, (store.codes.shape[-1] - store.patch_px) // 2)
+    around: list[NDArray[np.float32]] = []
+    for away in ((-shift, 0), (0, -shift), (0, shift), (shift, 0)) if shift else ():
+        latents = yield from _latents(network, store, rows, away)
+        around.append(latents)
+    return around
+
+
+def _latents(
+    network: PatchNetwork | FeatureNetwork,
+    store: PatchStore,
+    rows: NDArray[np.int64],
+    away: tuple[int, int],
+) -> Task[NDArray[np.float32]]:
+    """Return the latents (M, D) of the patches that lie `away` px from the middle of crops."""
+    network.eval()
+    side, room = store.patch_px, (store.codes.shape[-1] - store.patch_px) // 2
+    top, left = (room + shift for shift in away)
     values = np.empty((len(rows), network.latent), np.float32)
     rng = np.random.default_rng(0)
     for start in range(0, len(rows), _BATCH):
-        part = slice(start, min(start + _BATCH, len(rows)))
-        seen = view(store, rows[part], _AS_IT_IS, rng).to(network.device)
+        some = rows[start : start + _BATCH]
+        codes = store.codes[some, :, top : top + side, left : left + side]
+        alone = PatchStore(codes, store.present[some], side)
+        seen = view(alone, np.arange(len(some)), _AS_IT_IS, rng).to(network.device)
         with torch.inference_mode():
             latents = network.encode(network.normalise(seen.od, seen.present))[1]
-        values[part] = latents.float().cpu().numpy()
-        yield Progress("Looking at the clusters", part.stop, len(rows))
-    return rows, values
+        values[start : start + len(some)] = latents.float().cpu().numpy()
+        yield Progress("Looking at the clusters", start + len(some), len(rows))
+    return values

@@ -62,8 +62,11 @@ class SlideStack:
     channels
         Names of the stains that `read` returns, in order; a name the case lacks reads as "not
         there". Default: all stains of the case.
+    doubtful
+        Names of moving stains that may lie elsewhere. Of the others, a place that shows no sign of
+        lying right is one where the two stains have no structure in common.
     least_confidence
-        Where a stain's confidence is less, `read` tells it as not covered.
+        Where the confidence of a doubtful stain is less, `read` tells it as not covered.
     """
 
     case: str
@@ -72,6 +75,7 @@ class SlideStack:
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     confidences: Mapping[str, Confidence] = field(default_factory=dict)
+    doubtful: frozenset[str] = frozenset()
     least_confidence: float = 0.0
 
     @property
@@ -133,7 +137,7 @@ class SlideStack:
         return replace(self, channels=names)
 
     def trusting(self, least_confidence: float) -> SlideStack:
-        """Return the stack that tells a stain as not covered where it lies less surely."""
+        """Return the stack that tells a doubtful stain as not covered where it is less sure."""
         return replace(self, least_confidence=least_confidence)
 
     def read(self, region: Region, mpp: float) -> Block:
@@ -161,7 +165,7 @@ class SlideStack:
                 inside[i] = _inside_slide(stain.slide.extent, region, mpp)
             else:
                 inside[i] = _read_warped(stain, transform, region, mpp, channels)
-                if self.least_confidence and name in self.confidences:
+                if self.least_confidence and name in self.doubtful & self.confidences.keys():
                     sure = self.confidences[name].over(region, mpp) >= self.least_confidence
                     inside[i] &= sure
         return Block(od, inside)

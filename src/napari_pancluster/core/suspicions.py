@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +42,8 @@ _FOLLOWING = 0.5
 _OWN = 0.9
 _SMALL_CASE = 0.6
 _LEAST_PATCHES = 30
+# A cluster is where a stain is missing when most of it lacks the stain, and little else does.
+_MOSTLY, _SELDOM = 0.7, 0.2
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,23 @@ class PatchFacts:
         (N,) share of the patch that lies on the slide, of the stain that covers it least.
     case_id
         (N,) number of the case.
+    lacking
+        (N,) whether a patch lacks the stain, for stains that some patches lack.
     """
 
     density: NDArray[np.float32]
     sharpness: NDArray[np.float32]
     covered: NDArray[np.float32]
     case_id: NDArray[np.int32]
+    lacking: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def patch_facts(
-    store: PatchStore, case_id: NDArray[np.integer], *, covered: NDArray[np.floating] | None = None
+    store: PatchStore,
+    case_id: NDArray[np.integer],
+    *,
+    stains: Sequence[str] = (),
+    covered: NDArray[np.floating] | None = None,
 ) -> PatchFacts:
     """Look at the middle patch of every crop.
 
@@ -77,6 +87,8 @@ def patch_facts(
         The crops (M, C, S, S).
     case_id
         (M,) number of the case of each.
+    stains
+        Their names, where it is to be told which of them a patch lacks.
     covered
         (M,) share of each patch that lies on all its slides. Default: measured on the patches,
         where the largest empty border with a straight edge counts as off the slide; glass that a
@@ -104,6 +116,7 @@ def patch_facts(
         if covered is None
         else np.asarray(covered, np.float32),
         case_id=np.asarray(case_id, np.int32),
+        lacking={name: ~there for name, there in zip(stains, store.present.T, strict=False)},
     )
 
 
@@ -136,6 +149,7 @@ def suspicions(
         *_background(empty, members, facts),
         *_blurred(stained, members, facts),
         *_at_the_edge(stained, members, facts),
+        *_where_missing(judged, members, facts),
         *_following(table, cases),
     )
 
@@ -253,6 +267,26 @@ def _at_the_edge(
                 "patches are partly off it, or on perfectly blank glass. Outline the tissue "
                 "without the edge, or leave out the stain whose slide is smaller."
             )
+    return said
+
+
+def _where_missing(
+    judged: list[int], members: list[NDArray[np.int64]], facts: PatchFacts
+) -> list[str]:
+    said = []
+    for name, lacks in facts.lacking.items():
+        for cluster in judged:
+            own = float(lacks[members[cluster]].mean())
+            others = (lacks.sum() - lacks[members[cluster]].sum()) / max(
+                len(lacks) - len(members[cluster]), 1
+            )
+            if own > _MOSTLY and others < _SELDOM:
+                said.append(
+                    f"Cluster {cluster + 1} is where {name} is missing or lies unsurely: "
+                    f"{_percent(own)} of its patches lack it, {_percent(others)} of the others. "
+                    f"Adjust the registration of {name}, leave the stain out, or train with more "
+                    "--stain-dropout."
+                )
     return said
 
 

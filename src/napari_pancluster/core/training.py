@@ -28,7 +28,7 @@ from napari_pancluster.core.devices import (
     repeatable,
 )
 from napari_pancluster.core.errors import TrainingError
-from napari_pancluster.core.middles import middle_latents
+from napari_pancluster.core.middles import latents_around, middle_latents
 from napari_pancluster.core.plain_features import fit_baseline
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.ranks import Ranks
@@ -100,9 +100,13 @@ def train(
     checkpoint = _checkpoint(state.network, config, stains, mpp, tuple(state.history))
     if config.recipe == "published":
         return checkpoint
-    _, latents = yield from middle_latents(state.network, store)
-    # Heads that were never trained have nothing to say.
-    said = latents if config.pretraining == 1 else votes_of(state.network, latents)
+    rows, latents = yield from middle_latents(state.network, store)
+    if config.pretraining == 1:
+        # Heads that were never trained have nothing to say.
+        said = latents
+    else:
+        around = yield from latents_around(state.network, store, rows)
+        said = votes_of(state.network, latents, *around)
     decided = yield from decide(said, latents, config.ks, seed=config.seed)
     return replace(checkpoint, weights={**checkpoint.weights, **decided})
 

@@ -96,7 +96,7 @@ def open_stain(project: Project, record: StainRecord) -> Stain:
 
 def open_stack(project: Project, case: CaseRecord) -> SlideStack:
     """Open all slides of a case, with the registrations that are current."""
-    stains, transforms, confidences = [], {}, {}
+    stains, transforms, confidences, doubtful = [], {}, {}, set()
     for record in case.stains:
         stain = open_stain(project, record)
         found = project.artefact(registration_key(case.name, record.name))
@@ -106,10 +106,19 @@ def open_stack(project: Project, case: CaseRecord) -> SlideStack:
             confidence = artefacts.read_confidence(folder)
             if confidence is not None:
                 confidences[record.name] = confidence
+            if found.summary["status"] == "doubtful":
+                doubtful.add(record.name)
             if record.mpp is None:
                 stain = stain.with_mpp(found.summary["mpp_estimated"])
         stains.append(stain)
-    return SlideStack(case.name, case.reference, tuple(stains), transforms, confidences=confidences)
+    return SlideStack(
+        case.name,
+        case.reference,
+        tuple(stains),
+        transforms,
+        confidences=confidences,
+        doubtful=frozenset(doubtful),
+    )
 
 
 def make_overviews(project: Project, case: CaseRecord) -> Task[bool]:

@@ -20,7 +20,7 @@ from napari_pancluster.core.registration.planes import Planes
 from napari_pancluster.core.transform import Transform
 
 # Longer side of the picture in px at each level, and cells of the grid of splines along it.
-_SIDES, _CELLS = (128, 256, 384), (15, 25, 35)
+_SIDES, _CELLS = (128, 256, 512), (15, 30, 60)
 _ITERATIONS = 20
 _WINDOW_PX = 13
 # How much explained structure a strain must bring: a strain of a tenth all over, 0.8 % of it.
