@@ -22,6 +22,7 @@ from napari_pancluster.core.latents import Latents
 from napari_pancluster.core.losses import (
     adversarial_loss,
     mutual_information_loss,
+    one_way,
     reconstruction_loss,
     redundancy_loss,
 )
@@ -50,15 +51,31 @@ def finish(store: PatchStore, options: TrainConfig, folder: Path) -> Checkpoint:
     return run(train(store, options, stains=("HE", "PAS"), mpp=0.5, folder=folder))
 
 
+# As many stains in either view of 32 patches.
+SHOWN = torch.full((2, 32), 5.0)
+
+
 def test_confident_balanced_agreeing_clusters_are_the_optimum() -> None:
     sure = 20 * torch.eye(4).repeat(8, 1)
-    best = mutual_information_loss(sure, sure, balance=2.0)
+    best = mutual_information_loss(sure, sure, SHOWN, balance=2.0)
     assert best.item() == pytest.approx(-2.0, abs=1e-3)
     one_cluster = torch.zeros(32, 4).index_fill_(1, torch.tensor([0]), 20.0)
-    assert mutual_information_loss(one_cluster, one_cluster, balance=2.0) > best + 1.9
+    assert mutual_information_loss(one_cluster, one_cluster, SHOWN, balance=2.0) > best + 1.9
     undecided = torch.zeros(32, 4)
-    assert mutual_information_loss(undecided, undecided, balance=2.0) > best + 0.9
-    assert mutual_information_loss(sure, sure.roll(1, 1), balance=2.0) > best + 5
+    assert mutual_information_loss(undecided, undecided, SHOWN, balance=2.0) > best + 0.9
+    assert mutual_information_loss(sure, sure.roll(1, 1), SHOWN, balance=2.0) > best + 5
+
+
+def test_a_view_without_a_stain_learns_from_the_whole_one_and_does_not_teach() -> None:
+    shown = torch.tensor([[5.0, 5.0, 4.0], [5.0, 4.0, 5.0]])
+    logits = torch.randn((2, 3, 4), generator=torch.Generator().manual_seed(0))
+    first, second = logits[0].clone().requires_grad_(), logits[1].clone().requires_grad_()
+    one, other = one_way(first, second, shown)
+    assert torch.equal(one, first) and torch.equal(other, second)
+    (one - other).square().sum().backward()
+    assert first.grad is not None and second.grad is not None
+    assert first.grad.any(1).tolist() == [True, False, True]
+    assert second.grad.any(1).tolist() == [True, True, False]
 
 
 def test_latents_that_repeat_each_other_cost_more_than_agreeing_different_ones() -> None:

@@ -41,8 +41,30 @@ def information_loss(logits: torch.Tensor, *, balance: float) -> torch.Tensor:
     return (conditional - balance * marginal) / math.log(logits.shape[1])
 
 
+def one_way(
+    first: torch.Tensor, second: torch.Tensor, shown: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what two views say, such that the one that shows more teaches and does not learn.
+
+    A view without a stain is to say what the whole patch says. Were both to meet half-way, two
+    tissues that only this stain tells apart would become one.
+
+    Parameters
+    ----------
+    first, second
+        (B, D) of two views of the same patches.
+    shown
+        (2, B) how many stains each shows.
+    """
+    before, after = (shown[0] > shown[1])[:, None], (shown[1] > shown[0])[:, None]
+    return (
+        torch.where(before, first.detach(), first),
+        torch.where(after, second.detach(), second),
+    )
+
+
 def mutual_information_loss(
-    first: torch.Tensor, second: torch.Tensor, *, balance: float
+    first: torch.Tensor, second: torch.Tensor, shown: torch.Tensor, *, balance: float
 ) -> torch.Tensor:
     r"""Return the loss whose minimum is informative, confident and invariant clusters.
 
@@ -52,11 +74,14 @@ def mutual_information_loss(
     ----------
     first, second
         Logits (B, k) of two views of the same patches.
+    shown
+        (2, B) how many stains each shows, see `one_way`.
     balance
         β, the weight of the entropy of the marginal.
     """
-    log_a = functional.log_softmax(first.float(), dim=1)
-    log_b = functional.log_softmax(second.float(), dim=1)
+    one, other = one_way(first, second, shown)
+    log_a = functional.log_softmax(one.float(), dim=1)
+    log_b = functional.log_softmax(other.float(), dim=1)
     disagreement = ((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum(1).mean() / 2
     informed = information_loss(torch.cat([first, second]), balance=balance)
     return informed + disagreement / math.log(first.shape[1])

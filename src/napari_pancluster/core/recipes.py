@@ -14,6 +14,7 @@ from napari_pancluster.core.losses import (
     adversarial_loss,
     information_loss,
     mutual_information_loss,
+    one_way,
     reconstruction_loss,
     redundancy_loss,
 )
@@ -121,19 +122,20 @@ class Invariant:
             x = network.normalise(views.od, views.present)
             z, latents = network.encode(x)
             # Decoding costs as much as all the rest; beside the clusters, a part will do.
-            shown = max(1, half // 4) if joint else half
-            rebuilt = network.decode(z[:shown])
-        rebuilding = reconstruction_loss(rebuilt, x[:shown], views.present[:shown])
+            some = max(1, half // 4) if joint else half
+            rebuilt = network.decode(z[:some])
+        rebuilding = reconstruction_loss(rebuilt, x[:some], views.present[:some])
         if not joint:
             return Losses({"reconstruction": rebuilding})
-        logits = network.logits(latents)
+        shown = views.present.sum(dim=1).reshape(2, half)
         clustering = [
-            mutual_information_loss(z[:half], z[half:], balance=config.balance) for z in logits
+            mutual_information_loss(z[:half], z[half:], shown, balance=config.balance)
+            for z in network.logits(latents)
         ]
         parts = {
             "reconstruction": rebuilding,
             "clustering": _weighted(network.heads_k, clustering, config),
-            "redundancy": redundancy_loss(latents[:half], latents[half:]),
+            "redundancy": redundancy_loss(*one_way(latents[:half], latents[half:], shown)),
         }
         weights = {"reconstruction": config.reconstruction, "redundancy": config.redundancy}
         return Losses(parts, weights)

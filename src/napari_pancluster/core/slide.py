@@ -27,6 +27,8 @@ WHITE = 255.0
 LARGEST_OVERVIEW_PX = 4096
 # Source pixels turned to float at once; keeps a coarse read of an unpyramided slide bounded.
 _STRIP_PIXELS = 16_000_000
+# Pixels asked for are a level's own when they differ by no more than this, in px.
+_ROUNDING = 1e-6
 _FINGERPRINT_BYTES = 1 << 16
 
 
@@ -188,6 +190,11 @@ class Slide:
         level = self.levels[number]
         # From the two extents, not the mean downsample: levels are rounded to whole pixels.
         row_um, col_um = self.um_per_px_yx * level.covers / level.shape
+        starts, steps = (region.top / row_um, region.left / col_um), (mpp / row_um, mpp / col_um)
+        if all(abs(n - round(n)) < _ROUNDING for n in starts) and np.allclose(
+            steps, 1, 0, _ROUNDING
+        ):
+            return self._copied(number, round(starts[0]), round(starts[1]), rows, cols, outside)
         r0, r1 = _span(region.top / row_um, mpp / row_um, rows, level.shape[0])
         c0, c1 = _span(region.left / col_um, mpp / col_um, cols, level.shape[1])
         if r1 <= r0 or c1 <= c0:
@@ -199,11 +206,34 @@ class Slide:
         row_weights, row_cover = area_weights(
             start=region.top / row_um, step=mpp / row_um, count=rows, size=level.shape[0]
         )
-        nothing = outside * self.full_scale / WHITE
-        block = self._average(number, (r0, r1, c0, c1), row_weights, col_weights, nothing)
+        block = self._average(number, (r0, r1, c0, c1), row_weights, col_weights, outside)
         cover = row_cover[:, None, None] * col_cover[None, :, None]
         block *= cover * np.float32(WHITE / self.full_scale)
         return np.asarray(block + outside * (1 - cover), np.float32)
+
+    def _copied(
+        self, number: int, top: int, left: int, rows: int, cols: int, outside: float
+    ) -> NDArray[np.float32]:
+        """Return pixels of a level as they are: what averaging would come to, in half the time."""
+        out = np.full((rows, cols, self.channels), outside, np.float32)
+        height, width = self.levels[number].shape
+        r0, r1 = max(0, top), min(height, top + rows)
+        c0, c1 = max(0, left), min(width, left + cols)
+        if r1 > r0 and c1 > c0:
+            pixels = self._finite(number, r0, c0, r1 - r0, c1 - c0, outside)
+            inner = out[r0 - top : r1 - top, c0 - left : c1 - left]
+            np.multiply(pixels, np.float32(WHITE / self.full_scale), out=inner)
+        return out
+
+    def _finite(
+        self, number: int, top: int, left: int, rows: int, cols: int, outside: float
+    ) -> NDArray[np.generic]:
+        """Return pixels of a level, glass where a file says "not a number": nothing was scanned."""
+        pixels = self.read_level(number, top, left, rows, cols)
+        if pixels.dtype.kind == "f":
+            nothing = outside * self.full_scale / WHITE
+            pixels = np.nan_to_num(pixels, nan=nothing, posinf=self.full_scale, neginf=nothing)
+        return pixels
 
     def _average(
         self,
@@ -211,7 +241,7 @@ class Slide:
         box: tuple[int, int, int, int],
         row_weights: sparse.csr_array,
         col_weights: sparse.csr_array,
-        nothing: float,
+        outside: float,
     ) -> NDArray[np.float32]:
         r0, r1, c0, c1 = box
         strip = max(1, _STRIP_PIXELS // max(1, c1 - c0))
@@ -219,10 +249,7 @@ class Slide:
         total = np.zeros((row_weights.shape[0], col_weights.shape[0], self.channels), np.float32)
         for top in range(r0, r1, strip):
             bottom = min(r1, top + strip)
-            pixels = self.read_level(number, top, c0, bottom - top, c1 - c0)
-            if pixels.dtype.kind == "f":
-                # Some programs write "not a number" where nothing was scanned.
-                pixels = np.nan_to_num(pixels, nan=nothing, posinf=self.full_scale, neginf=nothing)
+            pixels = self._finite(number, top, c0, bottom - top, c1 - c0, outside)
             total += apply_separable(row_weights[:, top:bottom], inner_cols, pixels)
         return total
 
