@@ -175,6 +175,19 @@ def test_slides_become_a_project_and_are_mapped(
     assert (tmp_path / "out" / "case_clusters.ome.tif").exists()
 
 
+def test_areas_for_every_stain_are_asked_for_by_a_tick(
+    main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(main.work, "export", lambda *_, **more: asked.append(more))
+    main.export._everywhere.setChecked(True)
+    main.export.export(tmp_path)
+    main.export._boxes["geojson"].setChecked(False)
+    assert not main.export._everywhere.isEnabled()
+    main.export.export(tmp_path)
+    assert asked == [{"areas_everywhere": True}, {"areas_everywhere": False}]
+
+
 def test_a_wrong_pixel_size_is_told_and_no_project_is_made(
     main: Any, islands: Path, tmp_path: Path, wait: Callable[..., None]
 ) -> None:

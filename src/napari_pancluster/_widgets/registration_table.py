@@ -156,6 +156,7 @@ _COLUMNS = (
 )
 HEADERS = tuple(column.header for column in _COLUMNS)
 _CASE, _STAIN, _STATUS = range(3)
+_ERROR, _LOCKED = HEADERS.index("Error"), HEADERS.index("Locked")
 
 
 class RegistrationTable(QTableWidget):
@@ -202,6 +203,9 @@ class RegistrationTable(QTableWidget):
             if (result.get("case"), result["stain"]) == lit:
                 self.selectRow(row)
         self.setColumnHidden(_CASE, len({r.get("case") for r in results}) < 2)
+        # Room for what is there to be told.
+        self.setColumnHidden(_ERROR, not any(result.get("tre_um") for result in results))
+        self.setColumnHidden(_LOCKED, not any(result.get("locked") for result in results))
         self._fit()
 
     def _lit(self) -> tuple[str, str] | None:

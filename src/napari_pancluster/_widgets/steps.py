@@ -192,6 +192,13 @@ class ExportPanel(StepPanel):
             box.toggled.connect(self.refresh)
             self._boxes[name] = box
             self._column.addWidget(box)
+            if name == "geojson":
+                self._everywhere = QCheckBox("    also on the slides of the other stains")
+                self._everywhere.setToolTip(
+                    "One more file a registered stain, in the pixels of its own slide."
+                )
+                box.toggled.connect(self._everywhere.setEnabled)
+                self._column.addWidget(self._everywhere)
         tip = "Names, colours and merges are written as they are in the table."
         self._go = push_button("Export …", tip, self._on_go)
         self._column.addWidget(self._go)
@@ -222,7 +229,8 @@ class ExportPanel(StepPanel):
             self.complained.emit("Tick at least one kind of file.")
             return
         self._folder = folder
-        self._work.export(folder, formats, self._on_done)
+        everywhere = "geojson" in formats and self._everywhere.isChecked()
+        self._work.export(folder, formats, self._on_done, areas_everywhere=everywhere)
 
     def _on_done(self, result: Mapping[str, Any]) -> None:
         names = [Path(f).name for f in result["files"]]

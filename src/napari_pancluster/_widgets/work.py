@@ -218,15 +218,29 @@ class Work(QObject):
 
         self._start("UMAP", step, quiet=True, gives_way=True)
 
-    def export(self, folder: Path, formats: Sequence[str], done: Callable[[Any], object]) -> None:
-        """Write maps, tables and pictures, as they are looked at now."""
+    def export(
+        self,
+        folder: Path,
+        formats: Sequence[str],
+        done: Callable[[Any], object],
+        *,
+        areas_everywhere: bool = False,
+    ) -> None:
+        """Write maps, tables and pictures, as they are looked at now.
+
+        Parameters
+        ----------
+        areas_everywhere
+            Whether areas are written for the slides of all registered stains, too.
+        """
         self.save_edits()
         self._save_k()
 
         def step(project: Project) -> Task[Any]:
-            from napari_pancluster.core.pipeline.exporting import export
+            from napari_pancluster.core.pipeline.exporting import carried_stains, export
 
-            return export(project, folder, formats)
+            stains = carried_stains(project) if areas_everywhere else ()
+            return export(project, folder, formats, geojson_for=stains)
 
         self._start("Export", step, done)
 

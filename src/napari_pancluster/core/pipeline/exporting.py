@@ -16,7 +16,13 @@ from napari_pancluster.core.export.images import write_label_images
 from napari_pancluster.core.export.label_zarr import write_label_zarrs
 from napari_pancluster.core.export.tables import write_tables
 from napari_pancluster.core.pipeline.mapping import is_calibrated
-from napari_pancluster.core.pipeline.opening import chosen_run, current, open_stack, require
+from napari_pancluster.core.pipeline.opening import (
+    chosen_run,
+    current,
+    open_stack,
+    registration_key,
+    require,
+)
 from napari_pancluster.core.pipeline.viewing import edits_of
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.project import Project
@@ -80,6 +86,19 @@ def export(
             f"{out} cannot be written ({error.strerror or error}). Choose another folder."
         ) from error
     return {"files": [str(f) for f in files]}
+
+
+def carried_stains(project: Project) -> tuple[str, ...]:
+    """Return the names of the stains that are registered in some case, beside the references."""
+    found = {
+        record.name
+        for case in project.state.cases
+        for record in case.stains
+        if record.name != case.reference
+        and (kept := project.artefact(registration_key(case.name, record.name))) is not None
+        and kept.summary["status"] != "failed"
+    }
+    return tuple(sorted(found))
 
 
 def open_content(project: Project, run: str | None = None) -> Content:
