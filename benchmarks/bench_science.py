@@ -26,13 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from bench_main_job import DATA, LabelledTiles, point_errors, same_pixels
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 import napari_pancluster
 from napari_pancluster.core.cases import entries_of_sheet, make_cases
 from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig, SynthConfig
+from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.pipeline.exporting import export, open_content
 from napari_pancluster.core.pipeline.mapping import map_clusters, select_clusters
 from napari_pancluster.core.pipeline.registering import register
@@ -48,10 +51,12 @@ _LEARNING = (
     "consensus",
     "dataset",
     "losses",
+    "middles",
     "model",
     "plain_features",
     "recipes",
     "training",
+    "votes",
 )
 # The autoencoder alone, its latents clustered by k-means: what the objective is compared with.
 _PEER = "autoencoder, k-means"
@@ -137,8 +142,14 @@ def synthetic(trial: Trial, folder: Path, size: int) -> dict[str, Any]:
     truth, labels = same_pixels(made.truth_labels, Path(file))
     both = (truth > 0) & (labels > 0)
     one, other, _ = one_stain_pair(drawing)
+    content = open_content(project)
+    there, cells = at_cells(made.truth_labels, content.table.grids[0])
+    inside = there > 0
     return {
-        "ari": adjusted_rand_score(truth[both], labels[both]),
+        "ari": adjusted_rand_score(there[inside], content.clustering.labels[inside]),
+        "ari_pixels": adjusted_rand_score(truth[both], labels[both]),
+        # Of a map whose every cell is right at its centre: no map of cells as large is better.
+        "ari_pixels_most": adjusted_rand_score(truth[both], there[cells][both]),
         "nmi": normalized_mutual_info_score(truth[both], labels[both]),
         "pair": told_apart(truth[both], labels[both], (one, other)),
         "registration_px": max(float(np.median(e)) for e in errors.values()),
@@ -147,6 +158,17 @@ def synthetic(trial: Trial, folder: Path, size: int) -> dict[str, Any]:
         "patches_per_s": trained["patches_per_s"],
         "waiting": trained["waiting"],
     }
+
+
+def at_cells(truth: Path, grid: PatchGrid) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the tissue at the centre of every cell (N,), and the nearest cell of every pixel."""
+    with tifffile.TiffFile(truth) as tiff:
+        pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+        image, um = tiff.series[0].asarray(), float(pixels["PhysicalSizeX"])
+    row, col = np.minimum((grid.centres / um).astype(int), np.array(image.shape) - 1).T
+    at = (np.indices(image.shape).reshape(2, -1).T + 0.5) * um
+    nearest = cKDTree(grid.centres).query(at)[1]
+    return image[row, col], nearest.reshape(image.shape)
 
 
 def told_apart(truth: NDArray[np.uint8], labels: NDArray[np.uint8], pair: tuple[int, int]) -> float:
@@ -197,7 +219,16 @@ def table(found: dict[Trial, dict[str, Any]]) -> list[dict[str, Any]]:
             else f"{head.tissues} tissues" + (f" without {head.without}" if head.without else ""),
             "seeds": [t.seed for t, _ in members],
         }
-        for name in ("nmi", "nmi_without_back", "ari", "pair", "suggested_k", "seconds"):
+        for name in (
+            "nmi",
+            "nmi_without_back",
+            "ari",
+            "ari_pixels",
+            "ari_pixels_most",
+            "pair",
+            "suggested_k",
+            "seconds",
+        ):
             if name in runs[0]:
                 row[name] = [round(float(r[name]), 3) for r in runs]
         if head.kind == "labelled":
