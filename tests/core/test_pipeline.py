@@ -14,8 +14,11 @@ import tifffile
 from drawing import texture, write_slide
 from PIL import Image
 
+from napari_pancluster.core.confidence import Confidence
 from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig
 from napari_pancluster.core.errors import InputError, ProjectError, SlideError
+from napari_pancluster.core.patches import PatchSample
+from napari_pancluster.core.pipeline import training
 from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.everything import _fitting_run, run_all
 from napari_pancluster.core.pipeline.exporting import export
@@ -24,6 +27,7 @@ from napari_pancluster.core.pipeline.registering import register
 from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
+from napari_pancluster.core.stack import SlideStack
 
 
 @pytest.fixture
@@ -181,6 +185,17 @@ def test_a_failed_stain_is_left_out_and_said(
     assert results["register"]["results"][0]["status"] == "failed"
     assert results["train"]["stains"] == ["HE"]
     assert any("PAS" in text and "left out" in text for text in said)
+
+
+def test_patches_that_lie_unsurely_are_counted() -> None:
+    values = np.ones((10, 10), np.float32)
+    values[:, :3] = 0.1
+    sure = {"PAS": Confidence(values, 10.0)}
+    stack = SlideStack("block", "HE", (), confidences=sure, channels=("HE", "PAS"))
+    centres = np.stack([np.full(10, 5.0), 5.0 + 10.0 * np.arange(10)], axis=1)
+    other = SlideStack("other", "HE", (), channels=("HE", "PAS"))
+    sample = PatchSample(np.concatenate([centres, centres]), np.repeat([0, 1], 10), 0)
+    assert training._unsure([stack, other], sample, 0.2) == {"HE": 0.0, "PAS": 0.15}
 
 
 def test_an_uncalibrated_project_has_no_areas_and_no_physical_size(

@@ -26,7 +26,7 @@ from napari_pancluster.core.pipeline.registering import registration_results
 from napari_pancluster.core.registration import Landmarks
 
 _REGISTER_BASIC = ("deformable", "strategy")
-_AGAIN = "Only the line clicked above"
+_AGAIN = "Only the line clicked below"
 # The box of the landmarks asks for it where they are used.
 _ASKED_ELSEWHERE = ("landmark_use",)
 

@@ -40,6 +40,7 @@ _FORMATS = {
     "ome-zarr": "Cluster maps with names and colours (OME-Zarr)",
     "h5ad": "Patches with latents and UMAP (AnnData, for scanpy)",
 }
+_INDENT_PX = 24
 _USUAL = ("ome-tiff", "csv", "png", "geojson")
 
 
@@ -193,12 +194,15 @@ class ExportPanel(StepPanel):
             self._boxes[name] = box
             self._column.addWidget(box)
             if name == "geojson":
-                self._everywhere = QCheckBox("    also on the slides of the other stains")
+                self._everywhere = QCheckBox("also on the slides of the other stains")
                 self._everywhere.setToolTip(
                     "One more file a registered stain, in the pixels of its own slide."
                 )
                 box.toggled.connect(self._everywhere.setEnabled)
-                self._column.addWidget(self._everywhere)
+                indented = QHBoxLayout()
+                indented.setContentsMargins(_INDENT_PX, 0, 0, 0)
+                indented.addWidget(self._everywhere)
+                self._column.addLayout(indented)
         tip = "Names, colours and merges are written as they are in the table."
         self._go = push_button("Export …", tip, self._on_go)
         self._column.addWidget(self._go)

@@ -19,7 +19,7 @@ from napari_pancluster.core.dataset import build_store, open_store
 from napari_pancluster.core.devices import choose_device
 from napari_pancluster.core.doubts import doubts
 from napari_pancluster.core.errors import InputError, ProjectError
-from napari_pancluster.core.patches import check_patch_fits, sample_positions
+from napari_pancluster.core.patches import PatchSample, check_patch_fits, sample_positions
 from napari_pancluster.core.pipeline.mapping import select_clusters
 from napari_pancluster.core.pipeline.opening import (
     atomic,
@@ -118,6 +118,7 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         "waiting": float(np.mean(waits)) if waits else None,
         "patches": len(sample.centres),
         "lacking": lacking,
+        "unsure": _unsure(stacks, sample, config.least_confidence),
         "doubts": {str(k): list(said) for k, said in found.items() if said},
         "epochs": config.epochs if config.recipe != "baseline" else 0,
         "losses": losses_by_name(checkpoint.history),
@@ -190,6 +191,20 @@ def _begin(project: Project, given: Mapping[str, Any], *, resume: bool) -> tuple
                 "Leave the option out, or leave out --resume to start anew."
             )
     return run, TrainConfig(**{**kept, **given})
+
+
+def _unsure(stacks: list[SlideStack], sample: PatchSample, least: float) -> dict[str, float]:
+    """Return, per stain, the share of the patches whose middle shows no sign of lying right.
+
+    Of a doubtful stain they count as missing; of another they are taken as they are.
+    """
+    found = dict.fromkeys(stacks[0].channels, 0.0)
+    for number, stack in enumerate(stacks):
+        centres = sample.centres[sample.case_id == number]
+        for name in found.keys() & stack.confidences.keys():
+            low = stack.confidences[name].at(centres) < least
+            found[name] += float(low.sum()) / len(sample.centres)
+    return found
 
 
 def _check_unchanged(project: Project, run: str, inputs: tuple[str, ...]) -> None:
