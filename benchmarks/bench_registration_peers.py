@@ -1,8 +1,9 @@
-"""Our registration beside DeeperHistReg on the same real pairs: errors, time, memory, honesty.
+"""Our registration beside DeeperHistReg and VALIS on the same pairs: errors, time, honesty.
 
-``python benchmarks/bench_registration_peers.py --peer-python PATH [DATA] [--json]``; PATH is the
-Python of an environment with ``deeperhistreg`` (1.0.1 was measured). Each method runs every pair in
-a process of its own with one thread; a pair takes the peer some minutes.
+``python benchmarks/bench_registration_peers.py --peer-python PATH --valis-python PATH [DATA]``;
+each PATH is the Python of an environment with ``deeperhistreg`` (1.0.1 was measured) or
+``valis-wsi`` (1.2.0). Each method runs every pair in a process of its own with one thread; a pair
+takes the peers some minutes.
 """
 
 from __future__ import annotations
@@ -83,6 +84,46 @@ class Outcome:
     peak_gb: float
 
 
+# The same for VALIS. The features it takes by default are downloaded when it is imported, which
+# not every machine can: its classic ones, and no weights, take their place.
+_VALIS = """
+import json, pathlib, shutil, sys, tempfile
+import numpy as np
+import kornia.core.download as download
+nothing = lambda *given, **named: {}
+download.load_state_dict_from_url = nothing
+import kornia.feature
+for module in list(sys.modules.values()):
+    if getattr(module, "__name__", "").startswith("kornia"):
+        if hasattr(module, "load_state_dict_from_url"):
+            module.load_state_dict_from_url = nothing
+class Absent:
+    def __getattr__(self, name):
+        return self
+    def __call__(self, *given, **named):
+        return self
+for name in ("DISK", "DeDoDe"):
+    getattr(kornia.feature, name).from_pretrained = classmethod(lambda *a, **n: Absent())
+from valis import feature_detectors, feature_matcher, registration
+task = json.loads(pathlib.Path(sys.argv[1]).read_text())
+with tempfile.TemporaryDirectory() as folder:
+    slides = pathlib.Path(folder) / "in"
+    slides.mkdir()
+    for key in ("fixed", "moving"):
+        shutil.copy(task[key], slides / f"{key}.jpg")
+    matcher = feature_matcher.Matcher()
+    found = registration.Valis(
+        str(slides), f"{folder}/out", reference_img_f="fixed.jpg", align_to_reference=True,
+        feature_detector_cls=feature_detectors.VggFD, matcher=matcher, matcher_for_sorting=matcher,
+    )
+    found.register()
+    fixed, moving = (found.get_slide(key) for key in ("fixed", "moving"))
+    xy = fixed.warp_xy_from_to(np.array(task["points"])[:, ::-1], moving)
+pathlib.Path(sys.argv[2]).write_text(
+    json.dumps({"points": xy[:, ::-1].tolist(), "told": "nothing"}))
+"""
+
+
 def ours(task_file: Path, result_file: Path) -> None:
     """Register the pair of a task file as the plugin does, and write where its points lie."""
     task = json.loads(task_file.read_text())
@@ -161,24 +202,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, default=DATA)
     parser.add_argument("--peer-python", help="Python of an environment with deeperhistreg")
+    parser.add_argument("--valis-python", help="Python of an environment with valis-wsi")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--one", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         ours(*options.one)
         return 0
-    if not options.peer_python:
-        print(
-            "Skipped: no --peer-python (the Python of an environment with deeperhistreg).",
-            file=sys.stderr,
-        )
+    peers = {"DeeperHistReg": (options.peer_python, _PEER), "VALIS": (options.valis_python, _VALIS)}
+    if not any(python for python, _ in peers.values()):
+        print("Skipped: neither --peer-python nor --valis-python.", file=sys.stderr)
         return 0
     if not (options.data / "landmarks" / "lung_lesion1").is_dir():
         print(f"Skipped: {options.data} has no landmarks/lung_lesion1.", file=sys.stderr)
         return 0
     commands = {
         "ours": [sys.executable, str(Path(__file__).resolve()), "--one"],
-        "DeeperHistReg": [options.peer_python, "-c", _PEER],
+        **{name: [python, "-c", code] for name, (python, code) in peers.items() if python},
     }
     rows = compared(options.data.resolve(), commands)
     if options.json:

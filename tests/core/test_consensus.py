@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from napari_pancluster.core.consensus import decide, votes_of
+from napari_pancluster.core.dataset import PatchStore
+from napari_pancluster.core.middles import latents_around, middle_latents
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.votes import condensed_votes, votes
@@ -81,3 +84,27 @@ def test_votes_on_their_axes_are_as_far_apart() -> None:
     assert np.exp(all_of_them[:, 2:7]).sum(1) == pytest.approx(1.05, abs=1e-4)
     apart, short = (np.linalg.norm(v[:100] - v[100:200], axis=1) for v in (all_of_them, fewer))
     assert np.allclose(apart, short, rtol=0.02)
+
+
+def test_the_patches_beside_have_their_say() -> None:
+    latents, _ = blobs()
+    network = network_with({4: np.eye(16)[:4]})
+    beside = np.roll(latents, 1, axis=0)
+    alone = [votes_of(network, z) for z in (latents, beside, beside)]
+    assert np.allclose(votes_of(network, latents, beside, beside), np.mean(alone, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("pooling", "apart"), [("texture", 16), ("both", 8)])
+def test_patches_beside_lie_half_a_patch_away(pooling: Any, apart: int) -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (6, 3, 80, 80), np.uint8)
+    network = PatchNetwork(1, (2,), width=4, latent=8, pooling=pooling, patch_px=32)
+    store = PatchStore(codes, np.ones((6, 1), bool), 32)
+    rows = np.array([1, 4])
+    around = run(latents_around(network, store, rows))
+    assert len(around) == 4
+    # The third lies to the right: the middle of crops cut so much further right.
+    moved = PatchStore(codes[:, :, 24:56, 24 + apart : 56 + apart], store.present, 32)
+    _, expected = run(middle_latents(network, moved))
+    assert np.allclose(around[2], expected[rows], atol=1e-4)
+    assert run(latents_around(network, moved, rows)) == []
