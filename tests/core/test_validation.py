@@ -348,16 +348,15 @@ def plateau(low: int, high: int, seed: int) -> tuple[dict[str, np.ndarray], dict
     return mean, std
 
 
-def test_a_plateau_is_named_and_its_largest_k_taken() -> None:
+def test_a_plateau_is_named_and_a_k_of_it_taken() -> None:
     found = [suggest(K, *plateau(6, 9, seed)) for seed in range(20)]
-    # Two standard errors leave room for a few ends cut short by chance.
-    assert sum(k == 9 for k, _ in found) >= 15
     assert all(6 <= k <= 9 for k, _ in found)
-    assert sum("all flat from 6 to 9, of which the most is taken." in why for _, why in found) >= 15
+    # Two standard errors leave room for a few ends cut short by chance.
+    assert sum("all flat from 6 to 9." in why for _, why in found) >= 15
     assert not any("The evidence is flat" in why for _, why in found)
 
 
-def test_a_k_that_most_indices_like_best_is_not_passed_over() -> None:
+def test_the_best_of_what_is_level_is_taken() -> None:
     # Level with 8 within a noise this large, and yet the best by five of six.
     sloping = 1 + 0.5 * (K >= 6) * (K <= 8) - 0.01 * K
     mean, _ = curves(**dict.fromkeys(BETTER, sloping))
@@ -365,7 +364,7 @@ def test_a_k_that_most_indices_like_best_is_not_passed_over() -> None:
     mean["dunn"] = peak(8)
     chosen, why = suggest(K, mean, {n: np.full(len(K), 0.5) for n in BETTER})
     assert chosen == 6
-    assert "Dunn prefers 8" in why and "of which the most is taken" not in why
+    assert "Dunn prefers 8" in why and "flat from 6 to 8" in why
 
 
 def test_where_most_k_are_level_the_evidence_is_flat() -> None:

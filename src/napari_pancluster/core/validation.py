@@ -135,16 +135,14 @@ def suggest(
 
     Every index ranks the k twice: by its value, and by its height above its own trend over
     log k, since most indices rise or fall with k where there are no clusters at all. The k of
-    the best mean rank lies in a range that is flat if the mean rank by value stays within two
-    standard errors there. These come from curves drawn anew within the noise of each index: its
-    spread, and its roughness from one k to the next, since every k has a clustering of its own
-    and they differ by chance as well. The largest k of the range is suggested: indices lean to
-    few clusters, merging two of them is a click, and a tissue that was missed is not seen. A k
-    that most indices like best is not passed over for that.
+    the best mean rank is suggested. It lies in a range that is flat if the mean rank by value
+    stays within two standard errors there. These come from curves drawn anew within the noise of
+    each index: its spread, and its roughness from one k to the next, since every k has a
+    clustering of its own and they differ by chance as well.
 
     Evidence is contradictory if most indices like a k outside the range best. It is flat if the
-    range is more than half of all k: the k of the best mean rank has to do, and contradictory
-    even then if most indices hold another k for better by more than their noise.
+    range is more than half of all k, and contradictory even then if most indices hold another k
+    for better by more than their noise.
 
     Parameters
     ----------
@@ -170,24 +168,22 @@ def suggest(
     low, best, high = _flat(heights, noise, k)
     flat = len(k) > 2 and 2 * (high - low + 1) > len(k)
     liked = heights.argmax(axis=1)
-    at = best if flat or 2 * int(np.sum(liked == best)) > len(names) else high
     against = (liked < low) | (liked > high)
     if flat:
         # A range this wide excludes little: it may be that the indices outvote each other.
-        against = heights.max(axis=1) - heights[:, at] > _APART * np.sqrt(2) * noise
+        against = heights.max(axis=1) - heights[:, best] > _APART * np.sqrt(2) * noise
     contradictory = 2 * int(against.sum()) > len(names)
-    parts = [f"best rank over {len(names)} indices together"] if at == best else []
-    parts += _preferences([PLAIN_NAMES[name] for name in names], k[liked], int(k[at]))
+    parts = [f"best rank over {len(names)} indices together"]
+    parts += _preferences([PLAIN_NAMES[name] for name in names], k[liked], int(k[best]))
     if high > low:
         level = "level on balance" if contradictory else "all flat"
-        taken = ", of which the most is taken" if at == high and not flat else ""
-        parts.append(f"{level} from {k[low]} to {k[high]}{taken}")
-    why = f"{k[at]}: {'; '.join(parts)}."
+        parts.append(f"{level} from {k[low]} to {k[high]}")
+    why = f"{k[best]}: {'; '.join(parts)}."
     if contradictory:
         why += " The evidence is contradictory: most indices prefer other k."
     elif flat:
         why += " The evidence is flat: it does not single out a k."
-    return int(k[at]), why
+    return int(k[best]), why
 
 
 def _preferences(names: list[str], liked: NDArray[np.int64], chosen: int) -> list[str]:
