@@ -390,6 +390,21 @@ def test_a_trend_over_k_is_no_evidence() -> None:
     assert "Dunn, robust Dunn, silhouette" in why and "prefer 2" in why
 
 
+def test_the_coarsest_split_is_said_and_a_finer_one_suggested() -> None:
+    # All fall from 2 on, as they do where one difference outweighs all others, with a peak at 8.
+    falling = 3 / np.sqrt(K) + 0.8 * (K == 8)
+    mean, std = curves(**dict.fromkeys(BETTER, falling))
+    mean["davies_bouldin"] = 3 - falling
+    chosen, why = suggest(K, mean, std)
+    assert chosen == 8
+    assert why.startswith("8: best rank over 6 indices together but for 2, the coarsest split;")
+    assert "prefer 2" in why and "contradictory" in why
+    # Of a few k there is no telling.
+    few = slice(0, 4)
+    some = {n: m[few] for n, m in mean.items()}, {n: s[few] for n, s in std.items()}
+    assert suggest(K[few], *some)[0] == 2
+
+
 def test_contradictory_evidence_is_called_so() -> None:
     several = dict(zip(BETTER, (3, 5, 7, 9, 11, 13), strict=True))
     mean, std = curves(**{n: peak(k) for n, k in several.items()})

@@ -140,6 +140,10 @@ def suggest(
     each index: its spread, and its roughness from one k to the next, since every k has a
     clustering of its own and they differ by chance as well.
 
+    The smallest k is an end of the range, where nothing tells a peak from a slope, and two halves
+    of a section are seldom what is looked for: where it is the best, the best of the finer ones is
+    suggested, and both are said.
+
     Evidence is contradictory if most indices like a k outside the range best. It is flat if the
     range is more than half of all k, and contradictory even then if most indices hold another k
     for better by more than their noise.
@@ -166,6 +170,9 @@ def suggest(
     heights = np.stack([_height(name, mean[name][order]) for name in names])
     noise = np.array([_noise(name, mean[name][order], std[name][order]) for name in names])
     low, best, high = _flat(heights, noise, k)
+    coarsest = best == 0 and len(k) > _TREND_K
+    if coarsest:
+        low, best, high = (n + 1 for n in _flat(heights[:, 1:], noise, k[1:]))
     flat = len(k) > 2 and 2 * (high - low + 1) > len(k)
     liked = heights.argmax(axis=1)
     against = (liked < low) | (liked > high)
@@ -174,6 +181,8 @@ def suggest(
         against = heights.max(axis=1) - heights[:, best] > _APART * np.sqrt(2) * noise
     contradictory = 2 * int(against.sum()) > len(names)
     parts = [f"best rank over {len(names)} indices together"]
+    if coarsest:
+        parts[0] += f" but for {k[0]}, the coarsest split"
     parts += _preferences([PLAIN_NAMES[name] for name in names], k[liked], int(k[best]))
     if high > low:
         level = "level on balance" if contradictory else "all flat"
