@@ -16,6 +16,7 @@ from drawing import TINY
 
 from napari_pancluster.core.cases import SlideEntry, make_cases
 from napari_pancluster.core.config import MapConfig
+from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.unfinished import read_note
 from napari_pancluster.core.project import Project
 
@@ -109,7 +110,8 @@ def test_all_steps_are_done_in_a_process_of_their_own(
     wait(lambda: bool(project.unfinished_runs()), 120)
     assert read_note(project, project.unfinished_runs()[0])["worker"]["pid"] != os.getpid()
     wait(lambda: opened.session.results is not None and opened.jobs.current is None, 180)
-    assert opened.bar.message == "All steps: done."
+    # What looks wrong about clusters learnt in seconds may stand there in the place of "done".
+    assert set(step_states(opened.session.project).values()) == {"done"}
 
 
 def test_resuming_takes_over_only_what_may_change_and_was_changed(
