@@ -68,25 +68,6 @@ def test_where_a_stain_lies_unsurely_it_counts_as_missing(stack: SlideStack) -> 
     assert (block.od[3:, :, :100] > 0).any()
 
 
-def test_what_was_stretched_over_a_gap_counts_as_missing(stack: SlideStack) -> None:
-    # 20 µm to a sample: within 200 to 300 µm, 100 µm show what lies within 10 µm.
-    columns = 10.0 + 20.0 * np.arange(30)
-    field = np.zeros((2, 20, 30), np.float32)
-    field[1] = -0.9 * np.clip(columns - 200, 0, 100)
-    torn = Transform("HE", "PAS", np.eye(3), field, -field, 20.0, (10.0, 10.0))
-    region = Region(0, 0, 400, 600)
-    sound = torn.sound_over(region, 2.0)
-    assert not sound[:, 106:144].any() and sound[:, :94].all() and sound[:, 156:].all()
-    # Beyond the field its edge holds.
-    assert torn.sound_over(Region(380, 580, 60, 60), 2.0).all()
-    assert Transform.identity("HE", "PAS").sound_over(region, 2.0).all()
-    stack = stack.with_transform(torn)
-    assert stack.read(region, 2.0).inside[1, :, :150].all()
-    block = stack.trusting(0.2).read(region, 2.0)
-    assert block.inside[0].all()
-    assert not block.inside[1, :, 106:144].any() and block.inside[1, :, :94].all()
-
-
 def test_confidence_over_a_region_is_that_at_its_pixels() -> None:
     rng = np.random.default_rng(0)
     sure = Confidence(rng.random((7, 9), np.float32), 20.0)

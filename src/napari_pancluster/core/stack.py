@@ -66,8 +66,7 @@ class SlideStack:
         Names of moving stains that may lie elsewhere. Of the others, a place that shows no sign of
         lying right is one where the two stains have no structure in common.
     least_confidence
-        Where the confidence of a doubtful stain is less, `read` tells it as not covered; not 0: so
-        it does of any stain where its section was stretched over a gap.
+        Where the confidence of a doubtful stain is less, `read` tells it as not covered.
     """
 
     case: str
@@ -166,8 +165,6 @@ class SlideStack:
                 inside[i] = _inside_slide(stain.slide.extent, region, mpp)
             else:
                 inside[i] = _read_warped(stain, transform, region, mpp, channels)
-                if self.least_confidence:
-                    inside[i] &= transform.sound_over(region, mpp)
                 if self.least_confidence and name in self.doubtful & self.confidences.keys():
                     sure = self.confidences[name].over(region, mpp) >= self.least_confidence
                     inside[i] &= sure
