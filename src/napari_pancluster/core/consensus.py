@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_pancluster.core.means import best_means
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.votes import principal_axes, votes
@@ -83,7 +84,8 @@ def decide(
         yield progress
         if different < k:
             continue
-        found = yield from _clustered(condensed, k, seed, progress)
+        means = yield from best_means(condensed, k, starts=_STARTS, seed=seed, progress=progress)
+        found = means.labels_
         fitted = LogisticRegression(C=_FREEDOM, **_FIT).fit(latents, found)
         weight, bias = fitted.coef_, fitted.intercept_
         if k == 2:
@@ -93,20 +95,6 @@ def decide(
         decided[f"decided.{k}.bias"] = torch.from_numpy(bias.astype(np.float32))
     yield Progress("Deciding the clusters", len(ks), len(ks))
     return decided
-
-
-def _clustered(
-    said: NDArray[np.float32], k: int, seed: int, progress: Progress
-) -> Task[NDArray[np.integer]]:
-    """Return the best of several k-means clusterings (M,)."""
-    from sklearn.cluster import KMeans
-
-    fits = []
-    for start in range(_STARTS):
-        yield progress
-        fits.append(KMeans(k, n_init=1, random_state=_STARTS * seed + start).fit(said))
-    best: NDArray[np.integer] = min(fits, key=lambda fit: float(fit.inertia_)).labels_
-    return best
 
 
 def _numbers(head: torch.nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -62,7 +62,7 @@ class PatchFacts:
     case_id
         (N,) number of the case.
     lacking
-        (N,) whether a patch lacks the stain, for stains that some patches lack.
+        (N,) whether a patch lacks the stain, by its name.
     """
 
     density: NDArray[np.float32]

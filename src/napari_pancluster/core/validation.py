@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +14,7 @@ from napari_pancluster.core.config import SelectConfig
 from napari_pancluster.core.dunn import check_rows, dunn, generalised_dunn
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.latents import Clustering
+from napari_pancluster.core.means import best_means
 from napari_pancluster.core.progress import Progress, R, Task
 
 BETTER: dict[str, Literal["higher", "lower"]] = {
@@ -349,18 +349,10 @@ def _cluster_anew(
     values: NDArray[np.float64], few: NDArray[np.int64], count: int, seed: int
 ) -> Task[NDArray[np.integer]]:
     """Return the nearest of `count` means for every patch, found from a few of them."""
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    fits = []
-    for start in range(_STARTS):
-        yield Progress("Judging k")
-        means = KMeans(count, n_init=1, max_iter=50, random_state=_STARTS * seed + start)
-        with warnings.catch_warnings():
-            # Patches that are copies of each other: fewer means are found, and that is fine.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fits.append(means.fit(values[few]))
-    found: NDArray[np.integer] = min(fits, key=lambda fit: float(fit.inertia_)).predict(values)
+    means = yield from best_means(
+        values[few], count, starts=_STARTS, seed=seed, progress=Progress("Judging k"), iterations=50
+    )
+    found: NDArray[np.integer] = means.predict(values)
     return found
 
 
