@@ -21,8 +21,9 @@ _MOST_PLACES = 8
 def _mean_and_spread(x: torch.Tensor) -> list[torch.Tensor]:
     """Return mean and standard deviation of a map (B, C, h, w) over its places, each (B, C)."""
     step = max(1, x.shape[-1] // _MOST_PLACES)
-    x = x[:, :, ::step, ::step]
-    places = x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1]).float()
+    # Channels last before anything is cut out, as the maps lie in memory: the gradient of a cut is
+    # made in the layout it sees, and adding it to one of another layout took a quarter of a step.
+    places = x.permute(0, 2, 3, 1)[:, ::step, ::step].flatten(1, 2).float()
     mean = places.mean(1)
     variance = places.square().mean(1) - mean.square()
     # The root of a variance of exactly 0 (a patch without any stain) has no gradient.
@@ -32,7 +33,9 @@ def _mean_and_spread(x: torch.Tensor) -> list[torch.Tensor]:
 def _middle(x: torch.Tensor) -> torch.Tensor:
     """Return the middle half of a map (B, C, h, w) in both directions."""
     edge = x.shape[-1] // 4
-    return x[:, :, edge : x.shape[-2] - edge, edge : x.shape[-1] - edge]
+    last = x.permute(0, 2, 3, 1)  # see `_mean_and_spread`
+    last = last[:, edge : x.shape[-2] - edge, edge : x.shape[-1] - edge]
+    return last.permute(0, 3, 1, 2)
 
 
 class PatchNetwork(nn.Module):
