@@ -18,6 +18,7 @@ from napari_pancluster.core.casemap import CaseMap
 from napari_pancluster.core.colouring import Colouring, colour_by, columns
 from napari_pancluster.core.counterparts import NamedMap, counterparts, inherited
 from napari_pancluster.core.edits import ClusterEdits, Operation
+from napari_pancluster.core.evidence import DOUBTFUL
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.results import Results
@@ -343,8 +344,16 @@ class Session:
         unit = "µm" if self.unit == "um" else "px"
         return (
             f"{case}{self.edits.name(int(self._labels[row]))} (certainty {certainty:.0%}) "
-            f"at x {x:,.0f}, y {y:,.0f} {unit}"
+            f"at x {x:,.0f}, y {y:,.0f} {unit}{self._flags_in_words(row)}"
         )
+
+    def _flags_in_words(self, row: int) -> str:
+        """Return what to heed of a patch: a stain it lacks, sections that may not agree there."""
+        assert self.results is not None
+        lacks = self.results.missing(row)
+        sure = float(self.results.agreement[row])
+        said = f" · without {lacks.replace(';', ', ')}" if lacks else ""
+        return said + (f" · registration confidence {sure:.2f}" if sure < DOUBTFUL else "")
 
     @property
     def columns(self) -> tuple[str, ...]:

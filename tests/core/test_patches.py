@@ -7,7 +7,7 @@ import pytest
 
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region, cells_along
-from napari_pancluster.core.patches import PatchTable, make_grid, sample_positions
+from napari_pancluster.core.patches import PatchTable, make_grid, sample_positions, whole_patches
 from napari_pancluster.core.tissue_mask import TissueMask
 
 
@@ -64,3 +64,17 @@ def test_impossible_grids_are_refused() -> None:
         make_grid("a", extent, mask(), mpp=1, patch_px=64, stride_px=0)
     with pytest.raises(InputError, match="smaller --stride-px"):
         make_grid("a", extent, thin, mpp=1, patch_px=64, stride_px=4000)
+
+
+def test_patches_lack_what_most_of_their_case_have() -> None:
+    present = np.ones((30, 3), bool)
+    case = np.repeat([0, 1, 2], 10)
+    present[:2, 1] = False  # a gap
+    present[10:20, 2] = False  # the whole case is without the stain
+    present[20:26, 0] = False  # two slides that hardly overlap
+    present[25:, 1] = False
+    whole = whole_patches(present, case)
+    assert not whole[:2].any() and whole[2:20].all()
+    assert whole[20:].all()
+    # A project of an earlier version does not know.
+    assert whole_patches(np.zeros((30, 0), bool), case).all()

@@ -8,26 +8,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pytest
 import tifffile
 from drawing import texture, write_slide
+from numpy.typing import NDArray
 from PIL import Image
 
+import napari_pancluster.core.training as core_training
+from napari_pancluster.core.colouring import columns
 from napari_pancluster.core.confidence import Confidence
 from napari_pancluster.core.config import MapConfig, RegisterConfig, SelectConfig
+from napari_pancluster.core.dataset import PatchStore, Views, view
 from napari_pancluster.core.errors import InputError, ProjectError, SlideError
+from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.patches import PatchSample
-from napari_pancluster.core.pipeline import training
+from napari_pancluster.core.pipeline import mapping, training
 from napari_pancluster.core.pipeline.describe import step_states
 from napari_pancluster.core.pipeline.everything import _fitting_run, run_all
 from napari_pancluster.core.pipeline.exporting import export
 from napari_pancluster.core.pipeline.mapping import map_clusters, select_clusters
 from napari_pancluster.core.pipeline.registering import register
 from napari_pancluster.core.pipeline.training import train_network
+from napari_pancluster.core.pipeline.viewing import open_results
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.stack import SlideStack
+from napari_pancluster.core.transform import Transform
+from napari_pancluster.core.validation import select_k
 
 
 @pytest.fixture
@@ -90,7 +99,7 @@ def test_exports_agree_with_each_other(
     with (tmp_path / "out" / "patches.csv").open() as file:
         patches = list(csv.DictReader(file))
     header = ["case", "row", "col", "x_um", "y_um", "label", "name", "probability"]
-    assert list(patches[0]) == [*header, "umap_1", "umap_2"]
+    assert list(patches[0]) == [*header, "umap_1", "umap_2", "confidence", "missing"]
     assert len(patches) == (labels > 0).sum() == results["map"]["cases"][0]["patches"]
     for row in patches[:: len(patches) // 20]:
         assert labels[int(row["row"]), int(row["col"])] == int(row["label"])
@@ -196,6 +205,55 @@ def test_patches_that_lie_unsurely_are_counted() -> None:
     other = SlideStack("other", "HE", (), channels=("HE", "PAS"))
     sample = PatchSample(np.concatenate([centres, centres]), np.repeat([0, 1], 10), 0)
     assert training._unsure([stack, other], sample, 0.2) == {"HE": 0.0, "PAS": 0.15}
+
+
+def test_what_lacks_a_stain_is_mapped_and_told_but_not_learnt_from(
+    make_project: Callable[..., Project],
+    islands: Path,
+    tmp_path: Path,
+    tiny: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gap_um = 1600.0
+
+    def sound(self: Transform, region: Region, mpp: float) -> NDArray[np.bool_]:
+        rows, cols = region.pixel_shape(mpp)
+        return np.tile(region.left + (np.arange(cols) + 0.5) * mpp < gap_um, (rows, 1))
+
+    monkeypatch.setattr(Transform, "sound_over", sound)
+    judged: list[int] = []
+
+    def noted(latents: NDArray[np.float32], *rest: Any, **more: Any) -> Any:
+        judged.append(len(latents))
+        return (yield from select_k(latents, *rest, **more))
+
+    monkeypatch.setattr(mapping, "select_k", noted)
+    learnt: list[int] = []
+
+    def seen(store: PatchStore, rows: NDArray[np.int64], *rest: Any, **more: Any) -> Views:
+        assert store.present[rows].all()
+        learnt.append(len(rows))
+        return view(store, rows, *rest, **more)
+
+    monkeypatch.setattr(core_training, "view", seen)
+    project = make_project(HE=islands, PAS=islands)
+    trained = run(run_all(project, train={**tiny, "epochs": 1}))["train"]
+    assert learnt and 0 < trained["left_out"] < trained["patches"] / 2
+    assert trained["lacking"] == {"HE": 0.0, "PAS": trained["left_out"] / trained["patches"]}
+    run(export(project, tmp_path / "out", ["csv", "h5ad"]))
+    with (tmp_path / "out" / "patches.csv").open() as file:
+        patches = list(csv.DictReader(file))
+    told = {row["missing"] for row in patches if float(row["x_um"]) > gap_um}
+    assert told == {"PAS"}
+    assert {row["missing"] for row in patches if float(row["x_um"]) < gap_um - 1} == {""}
+    assert all(0 <= float(row["confidence"]) <= 1 for row in patches)
+    assert set(judged) == {sum(row["missing"] == "" for row in patches)}
+    obs = anndata.read_h5ad(tmp_path / "out" / "patches.h5ad").obs
+    assert list(obs["missing"]) == [row["missing"] for row in patches]
+    results = run(open_results(project))
+    last = len(patches) - 1
+    assert patches[last]["missing"] == results.missing(last) == "PAS" and results.missing(0) == ""
+    assert "Registration confidence" in columns(results)
 
 
 def test_an_uncalibrated_project_has_no_areas_and_no_physical_size(

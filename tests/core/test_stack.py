@@ -68,6 +68,39 @@ def test_where_a_stain_lies_unsurely_it_counts_as_missing(stack: SlideStack) -> 
     assert (block.od[3:, :, :100] > 0).any()
 
 
+def test_a_gap_that_a_section_was_stretched_over_is_blank(stack: SlideStack) -> None:
+    # 20 µm to a sample: within 200 to 300 µm, 100 µm show what lies within 10 µm.
+    columns = 10.0 + 20.0 * np.arange(30)
+    field = np.zeros((2, 20, 30), np.float32)
+    field[1] = -0.9 * np.clip(columns - 200, 0, 100)
+    torn = Transform("HE", "PAS", np.eye(3), field, -field, 20.0, (10.0, 10.0))
+    region = Region(0, 0, 400, 600)
+    sound = torn.sound_over(region, 2.0)
+    assert not sound[:, 106:144].any() and sound[:, :94].all() and sound[:, 156:].all()
+    # Beyond the field its edge holds.
+    assert torn.sound_over(Region(380, 580, 60, 60), 2.0).all()
+    assert Transform.identity("HE", "PAS").sound_over(region, 2.0).all()
+    block = stack.with_transform(torn).read(region, 2.0)
+    assert block.inside[0].all()
+    assert not block.inside[1, :, 106:144].any() and block.inside[1, :, :94].all()
+    assert (block.od[3:, :, 106:144] == 0).all() and (block.od[3:, :, :94] > 0).any()
+    assert (stack.with_transform(torn).pictures(("PAS",), region, 2.0)[0][:, 106:144] == 255).all()
+
+
+def test_sections_agree_as_surely_as_the_least_sure(stack: SlideStack) -> None:
+    points = np.array([[10.0, 10.0], [10.0, 210.0]])
+    assert np.isnan(stack.agreement(points)).all()
+    low, high = np.full((20, 30), 0.9, np.float32), np.full((20, 30), 0.4, np.float32)
+    high[:, 10:] = 1.0
+    found = {"PAS": Confidence(low, 20.0), "CD31": Confidence(high, 20.0)}
+    both = replace(
+        stack, confidences=found, transforms=dict.fromkeys(found, stack.transforms["PAS"])
+    )
+    assert np.allclose(both.agreement(points), [0.4, 0.9])
+    # A stain that is not registered any more says nothing.
+    assert np.allclose(replace(both, transforms=stack.transforms).agreement(points), 0.9)
+
+
 def test_confidence_over_a_region_is_that_at_its_pixels() -> None:
     rng = np.random.default_rng(0)
     sure = Confidence(rng.random((7, 9), np.float32), 20.0)

@@ -107,7 +107,9 @@ def write_latents(folder: Path, table: PatchTable, latents: Latents) -> None:
         }
         for g in table.grids
     ]
-    _write(folder, {**arrays, "latents": latents.values}, {"grids": grids})
+    _write(
+        folder, {**arrays, "latents": latents.values, "present": latents.present}, {"grids": grids}
+    )
 
 
 def read_latents(folder: Path) -> tuple[PatchTable, Latents]:
@@ -117,7 +119,9 @@ def read_latents(folder: Path) -> tuple[PatchTable, Latents]:
         PatchGrid(**{**g, "shape": tuple(g["shape"])}, index=arrays[f"index_{n}"])
         for n, g in enumerate(facts["grids"])
     ]
-    return PatchTable(tuple(grids)), Latents(arrays["latents"])
+    values = arrays["latents"]
+    present = arrays.get("present", np.zeros((len(values), 0), np.bool_))
+    return PatchTable(tuple(grids)), Latents(values, present)
 
 
 def write_clustering(folder: Path, clustering: Clustering) -> None:

@@ -34,12 +34,15 @@ class Encoded:
     ----------
     values
         (N, D) float32 latents.
+    present
+        (N, stains) whether the patch has the stain.
     od_mean, od_std
         (C,) mean and standard deviation of the density of every channel over its tissue; NaN for
         a stain that is not there.
     """
 
     values: NDArray[np.float32]
+    present: NDArray[np.bool_]
     od_mean: NDArray[np.float64]
     od_std: NDArray[np.float64]
 
@@ -63,6 +66,7 @@ def encode(stack: SlideStack, grid: PatchGrid, network: Network) -> Task[Encoded
         With the stains of the network, in its order.
     """
     values = np.empty((len(grid.index), network.latent), np.float32)
+    shown = np.empty((len(grid.index), network.stains), np.bool_)
     weighed = np.zeros(len(grid.index), np.bool_)
     weighed[np.linspace(0, len(weighed) - 1, min(_WEIGHED, len(weighed))).astype(np.int64)] = True
     tally = _Tally(network.stains * CHANNELS)
@@ -74,10 +78,10 @@ def encode(stack: SlideStack, grid: PatchGrid, network: Network) -> Task[Encoded
                 corner = (_corners(grid, part) - origin).astype(int)
                 patches, present = _cut(block, corner, grid.patch_px)
                 tally.add(patches, present, weighed[part])
-                values[part] = _encode_batch(network, patches, present)
+                values[part], shown[part] = _encode_batch(network, patches, present), present
                 done += len(part)
                 yield Progress(f"Mapping {grid.case}", done, len(grid.index))
-    return Encoded(values, *tally.statistics())
+    return Encoded(values, shown, *tally.statistics())
 
 
 def cluster(latents: Latents, checkpoint: Checkpoint, k: int) -> Clustering:

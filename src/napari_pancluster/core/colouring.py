@@ -13,6 +13,7 @@ from napari_pancluster.core.palette import cluster_colour, rgb
 from napari_pancluster.core.results import Results
 
 _CLUSTER = "Cluster"
+_AGREEMENT = "Registration confidence"
 # The brightest and the darkest hundredth do not stretch the scale.
 _TAILS = (1, 99)
 
@@ -43,7 +44,8 @@ class Colouring:
 def columns(results: Results) -> tuple[str, ...]:
     """Return what patches can be coloured by, clusters first."""
     several = len(results.table.grids) > 1
-    return (_CLUSTER, *(["Case", *results.sheet] if several else []), *_NUMBERS)
+    numbers = [n for n in _NUMBERS if n != _AGREEMENT or results.has_agreement]
+    return (_CLUSTER, *(["Case", *results.sheet] if several else []), *numbers)
 
 
 def colour_by(
@@ -100,15 +102,20 @@ def _by_category(results: Results, values: Sequence[str]) -> Colouring:
 def _by_number(values: NDArray[np.float32]) -> Colouring:
     from matplotlib import colormaps
 
-    low, high = (float(v) for v in np.percentile(values, _TAILS))
+    low, high = (float(v) for v in np.nanpercentile(values, _TAILS))
     step = 254 / max(high - low, 1e-9)
-    codes = 1 + np.clip((values - low) * step, 0, 254)
+    # What has no number is not shown.
+    codes = np.where(np.isnan(values), 0, 1 + np.clip((values - low) * step, 0, 254))
     colours = np.round(255 * colormaps["viridis"](np.arange(256) / 255)[:, :3])
     return Colouring(codes.astype(np.uint8), colours.astype(np.uint8), low, high)
 
 
 def _certainty(results: Results, k: int) -> NDArray[np.float32]:
     return np.asarray(results.certainty[k] / 255, np.float32)
+
+
+def _agreement(results: Results, k: int) -> NDArray[np.float32]:
+    return results.agreement
 
 
 def _centre(axis: int) -> Callable[[Results, int], NDArray[np.float32]]:
@@ -121,6 +128,7 @@ def _centre(axis: int) -> Callable[[Results, int], NDArray[np.float32]]:
 
 _NUMBERS: dict[str, Callable[[Results, int], NDArray[np.float32]]] = {
     "Certainty": _certainty,
+    _AGREEMENT: _agreement,
     "Position left to right": _centre(1),
     "Position top to bottom": _centre(0),
 }

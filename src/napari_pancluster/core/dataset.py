@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_pancluster.core.geometry import Region
-from napari_pancluster.core.patches import PatchSample
+from napari_pancluster.core.patches import PatchSample, whole_patches
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.stack import CHANNELS, LEAST_INSIDE, Block, SlideStack
 from napari_pancluster.core.stain import MAX_OD
@@ -36,11 +36,18 @@ class PatchStore:
         (M, stains) whether a stain covers the crop.
     patch_px
         Side of the patches to be cut from the crops, whose margin allows for shifts.
+    learnt
+        (L,) rows of the crops that are learnt from, see `whole_patches`; default: all.
     """
 
     codes: NDArray[np.uint8]
     present: NDArray[np.bool_]
     patch_px: int
+    learnt: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.learnt):
+            object.__setattr__(self, "learnt", np.arange(len(self.codes)))
 
     @property
     def stains(self) -> int:
@@ -102,6 +109,7 @@ def build_store(
             yield Progress("Cutting patches", finished, shape[0])
         codes.flush()
         np.save(folder / "present.npy", present)
+        np.save(folder / "learnt.npy", np.flatnonzero(whole_patches(present, sample.case_id)))
         done.write_text(json.dumps({"shape": shape, "patch_px": patch_px}))
     return open_store(folder)
 
@@ -110,7 +118,8 @@ def open_store(folder: Path) -> PatchStore:
     """Open a complete store; its crops stay on disk until they are used."""
     patch_px = json.loads((folder / "store.json").read_text())["patch_px"]
     codes = np.load(folder / "codes.npy", mmap_mode="r")
-    return PatchStore(codes, np.load(folder / "present.npy"), patch_px)
+    present, learnt = (np.load(folder / f"{name}.npy") for name in ("present", "learnt"))
+    return PatchStore(codes, present, patch_px, learnt)
 
 
 def _blocks(

@@ -10,7 +10,7 @@ from napari_pancluster.core.clustering import cluster
 from napari_pancluster.core.dataset import PatchStore
 from napari_pancluster.core.devices import choose_device
 from napari_pancluster.core.latents import Latents
-from napari_pancluster.core.middles import middle_latents
+from napari_pancluster.core.middles import evenly, middle_latents
 from napari_pancluster.core.progress import Task
 from napari_pancluster.core.suspicions import patch_facts, suspicions
 
@@ -32,13 +32,16 @@ def doubts(
         Names of the cases.
     """
     network = checkpoint.network().to(choose_device(checkpoint.config["device"]))
-    rows, values = yield from middle_latents(network, store)
+    # Those that lack a stain are on the map, too.
+    rows = evenly(np.arange(len(store)))
+    values = yield from middle_latents(network, store, rows)
     facts = patch_facts(
         PatchStore(store.codes[rows], store.present[rows], store.patch_px),
         case_id[rows],
         stains=checkpoint.stains,
     )
+    latents = Latents(values, store.present[rows])
     return {
-        k: suspicions(cluster(Latents(values), checkpoint, k).assignments, k, facts, cases)
+        k: suspicions(cluster(latents, checkpoint, k).assignments, k, facts, cases)
         for k in checkpoint.ks
     }

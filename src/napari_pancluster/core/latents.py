@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,17 @@ class Latents:
     ----------
     values
         (N, D) float32, standardised.
+    present
+        (N, stains) whether the patch has the stain; (N, 0) where that was not kept, as in a
+        project of an earlier version.
     """
 
     values: NDArray[np.float32]
+    present: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+
+    def __post_init__(self) -> None:
+        if not len(self.present):
+            object.__setattr__(self, "present", np.zeros((len(self.values), 0), np.bool_))
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,10 @@ class Clustering:
     def certainty(self) -> NDArray[np.float32]:
         """(N,) probability of the cluster each patch was given."""
         return np.asarray(self.probabilities[np.arange(len(self.assignments)), self.assignments])
+
+    def only(self, rows: NDArray[np.int64]) -> Clustering:
+        """Return the clusters of some of the patches."""
+        return Clustering(self.k, self.assignments[rows], self.probabilities[rows])
 
     def label_image(self, grid: PatchGrid, rows: slice) -> NDArray[np.uint8]:
         """Return the map of one case, one pixel a cell: background 0, labels 1 … k."""

@@ -17,20 +17,16 @@ _BATCH = 128
 _AS_IT_IS = ViewConfig(0, 0.0, turned=False)
 
 
-def middle_latents(
-    network: PatchNetwork | FeatureNetwork, store: PatchStore
-) -> Task[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return the latents of crops drawn evenly from a store.
+def evenly(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return rows drawn evenly from these, as many as are enough to tell the clusters."""
+    return rows[np.linspace(0, len(rows) - 1, min(_MOST_PATCHES, len(rows))).astype(np.int64)]
 
-    Returns
-    -------
-    rows
-        (M,) which crops.
-    latents
-        (M, D), by a network in evaluation mode; it is left in it.
-    """
-    rows = np.linspace(0, len(store) - 1, min(_MOST_PATCHES, len(store))).astype(np.int64)
-    return rows, (yield from _latents(network, store, rows, (0, 0)))
+
+def middle_latents(
+    network: PatchNetwork | FeatureNetwork, store: PatchStore, rows: NDArray[np.int64]
+) -> Task[NDArray[np.float32]]:
+    """Return the latents (M, D) of crops, by a network in evaluation mode; it is left in it."""
+    return (yield from _latents(network, store, rows, (0, 0)))
 
 
 def latents_around(

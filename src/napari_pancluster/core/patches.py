@@ -147,6 +147,29 @@ def check_patch_fits(tissue: TissueMask, *, patch_um: float, patch_px: int) -> N
         )
 
 
+def whole_patches(present: NDArray[np.bool_], case_id: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which patches lack no stain that most patches of their case have.
+
+    Elsewhere a section is torn, too small or lies unsurely. What only lacks a stain is no tissue
+    of its own: clusters are neither learnt nor judged by it. Where most patches of a case lack one
+    or another, that is how the case is, and all of them count.
+
+    Parameters
+    ----------
+    present
+        (N, stains) whether the patch has the stain.
+    case_id
+        (N,) number of its case.
+    """
+    whole = np.ones(len(present), np.bool_)
+    for case in np.unique(case_id):
+        rows = np.flatnonzero(case_id == case)
+        usual = present[rows].mean(axis=0) > 0.5
+        lacks_none = present[rows][:, usual].all(axis=1)
+        whole[rows] = lacks_none if lacks_none.mean() > 0.5 else True
+    return whole
+
+
 def sample_positions(tissues: Sequence[TissueMask], count: int, seed: int) -> PatchSample:
     """Draw `count` positions uniformly in tissue, the same number from every case."""
     rng = np.random.default_rng(seed)

@@ -195,7 +195,7 @@ def fit_baseline(
     Parameters
     ----------
     store
-        The crops.
+        The crops; those it names are learnt from.
     ks
         Numbers of clusters, the heads of the result.
     seed
@@ -208,9 +208,9 @@ def fit_baseline(
     TrainingError
         If there are fewer patches than clusters, or fewer different ones.
     """
-    if len(store) < max(ks):
+    if len(store.learnt) < max(ks):
         raise TrainingError(
-            f"{len(store)} training patches are fewer than {max(ks)} clusters. "
+            f"{len(store.learnt)} training patches are fewer than {max(ks)} clusters. "
             "Use more --patches or a smaller k."
         )
     network = FeatureNetwork(store.stains, ks, patch_px=patch_px).eval()
@@ -220,7 +220,7 @@ def fit_baseline(
     different = len(np.unique(latents.round(3), axis=0))
     if different < max(ks):
         raise TrainingError(
-            f"Only {different} of {len(store)} training patches differ: too few for {max(ks)} "
+            f"Only {different} of {len(latents)} training patches differ: too few for {max(ks)} "
             "clusters. Check that the slides show stained tissue, and the tissue mask, or use a "
             "smaller k."
         )
@@ -234,18 +234,21 @@ def fit_baseline(
 def _standardised(
     network: FeatureNetwork, store: PatchStore, patch_px: int
 ) -> Task[NDArray[np.float32]]:
-    """Return the latents (M, latent) of the crops; leave their mean and spread in the network."""
-    features, shown = np.empty((2, len(store), network.latent), np.float32)
+    """Return the latents (L, latent) of the crops learnt from; leave the network their spread."""
+    learnt = store.learnt
+    features, shown = np.empty((2, len(learnt), network.latent), np.float32)
     first = (store.codes.shape[-1] - patch_px) // 2
     middle = slice(first, first + patch_px)
-    for start in range(0, len(store), _BATCH):
+    for start in range(0, len(learnt), _BATCH):
         rows = slice(start, start + _BATCH)
-        od = store.codes[rows, :, middle, middle].astype(np.float32) * np.float32(MAX_OD / 255)
-        present = torch.from_numpy(store.present[rows].astype(np.float32))
+        od = store.codes[learnt[rows], :, middle, middle].astype(np.float32) * np.float32(
+            MAX_OD / 255
+        )
+        present = torch.from_numpy(store.present[learnt[rows]].astype(np.float32))
         with torch.inference_mode():
             x = network.normalise(torch.from_numpy(od), present)
             features[rows], shown[rows] = (t.numpy() for t in network.measure(x))
-        yield Progress("Measuring patches", min(start + _BATCH, len(store)), len(store))
+        yield Progress("Measuring patches", min(start + _BATCH, len(learnt)), len(learnt))
     count = np.maximum(shown.sum(0), 1)
     mean = (features * shown).sum(0) / count
     spread = np.sqrt(((features - mean) ** 2 * shown).sum(0) / count)

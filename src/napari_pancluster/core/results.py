@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
+from napari_pancluster.core.flags import agreement, missing
 from napari_pancluster.core.gallery import patch_region, typical_rows
 from napari_pancluster.core.patches import PatchTable
 from napari_pancluster.core.stack import SlideStack
@@ -55,6 +56,10 @@ class Results:
         Whether each cell heeds its neighbours, see `smooth`.
     doubts
         Per k, sentences about clusters that may not be tissues.
+    present
+        (N, stains) whether a patch has the stain; (N, 0) where that was not kept.
+    channels
+        Names of these stains, in the order of the network.
     """
 
     run: str
@@ -72,6 +77,10 @@ class Results:
     sheet: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     smoothed: bool = False
     doubts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    present: NDArray[np.bool_] = field(
+        default_factory=lambda: np.zeros((0, 0), np.bool_), repr=False
+    )
+    channels: tuple[str, ...] = ()
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -82,6 +91,20 @@ class Results:
     def stain_names(self) -> tuple[str, ...]:
         """Stains that can be read in at least one case."""
         return tuple(dict.fromkeys(n for s in self.stacks.values() for n in s.registered))
+
+    @cached_property
+    def agreement(self) -> NDArray[np.float32]:
+        """(N,) how surely all sections agree at each patch, 0 to 1; NaN where not measured."""
+        return agreement(self.stacks, self.table)
+
+    @property
+    def has_agreement(self) -> bool:
+        """Whether the confidence of a registration was measured in some case."""
+        return any(stack.confidences for stack in self.stacks.values())
+
+    def missing(self, row: int) -> str:
+        """Return the names of the stains that a patch lacks, joined by semicolons."""
+        return str(missing(self.present[row : row + 1], self.channels).sum())
 
     @cached_property
     def coords(self) -> NDArray[np.float32]:

@@ -33,9 +33,10 @@ class Block:
     Attributes
     ----------
     od
-        (stains * 3, rows, cols) optical density, stain by stain; 0 beyond the stain's slide.
+        (stains * 3, rows, cols) optical density, stain by stain; 0 beyond the stain's slide, and
+        where its section would have to be stretched over a gap.
     inside
-        (stains, rows, cols) whether the stain's slide covers the pixel and, where that was asked,
+        (stains, rows, cols) whether the stain's slide shows the pixel and, where that was asked,
         lies there surely enough.
     """
 
@@ -136,6 +137,19 @@ class SlideStack:
         """Return the stack reading only these stains, in this order."""
         return replace(self, channels=names)
 
+    def agreement(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return how surely all sections agree at points (N, 2), row and col in µm.
+
+        Returns
+        -------
+        ndarray
+            (N,) the confidence of the stain that is least sure there; NaN where none was measured.
+        """
+        measured = [c.at(points) for n, c in self.confidences.items() if n in self.transforms]
+        if not measured:
+            return np.full(len(points), np.nan, np.float32)
+        return np.asarray(np.min(measured, axis=0), np.float32)
+
     def trusting(self, least_confidence: float) -> SlideStack:
         """Return the stack that tells a doubtful stain as not covered where it is less sure."""
         return replace(self, least_confidence=least_confidence)
@@ -235,11 +249,12 @@ def _inside_slide(extent: Region, region: Region, mpp: float) -> NDArray[np.bool
 def _read_warped(
     stain: Stain, transform: Transform, region: Region, mpp: float, out: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Fill `out` (3, rows, cols) with a moving stain's density; return where its slide lies."""
+    """Fill `out` (3, rows, cols) with a moving stain's density; return where its slide shows it."""
     grid = transform.moving_grid(region, mpp)
     extent = stain.slide.extent
     rows_in = (grid[0] >= 0) & (grid[0] <= extent.bottom)
     inside: NDArray[np.bool_] = rows_in & (grid[1] >= 0) & (grid[1] <= extent.right)
+    inside &= transform.sound_over(region, mpp)
     if not inside.any():
         return inside
     top, left = (np.floor(g[inside].min() / mpp) - 1 for g in grid)

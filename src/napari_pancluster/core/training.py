@@ -28,7 +28,7 @@ from napari_pancluster.core.devices import (
     repeatable,
 )
 from napari_pancluster.core.errors import TrainingError
-from napari_pancluster.core.middles import latents_around, middle_latents
+from napari_pancluster.core.middles import evenly, latents_around, middle_latents
 from napari_pancluster.core.plain_features import fit_baseline
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.ranks import Ranks
@@ -66,9 +66,9 @@ def train(
         for the smallest batch, or the device is lost.
     """
     wanted = max(config.ks)
-    if len(store) < wanted:
+    if len(store.learnt) < wanted:
         raise TrainingError(
-            f"{len(store)} training patches are fewer than {wanted} clusters. "
+            f"{len(store.learnt)} training patches are fewer than {wanted} clusters. "
             "Use more --patches or a smaller k."
         )
     _check_contrast(store, stains)
@@ -100,7 +100,8 @@ def train(
     checkpoint = _checkpoint(state.network, config, stains, mpp, tuple(state.history))
     if config.recipe == "published":
         return checkpoint
-    rows, latents = yield from middle_latents(state.network, store)
+    rows = evenly(store.learnt)
+    latents = yield from middle_latents(state.network, store, rows)
     if config.pretraining == 1:
         # Heads that were never trained have nothing to say.
         said = latents
@@ -165,7 +166,7 @@ def _trial(state: RunState, store: PatchStore, config: TrainConfig, recipe: Reci
     """Do the forward and backward work of a step on a copy of the network."""
     network = deepcopy(state.network).train()
     side = config.window_px
-    shape = (recipe.copies * min(config.batch, len(store)), store.codes.shape[1], side, side)
+    shape = (recipe.copies * min(config.batch, len(store.learnt)), store.codes.shape[1], side, side)
     od = torch.zeros(shape).to(memory_format=torch.channels_last)
     views = Views(od, torch.ones(shape[0], store.stains))
     recipe.losses(network, views, 1.0).total.backward()  # type: ignore[no-untyped-call]
@@ -211,9 +212,10 @@ def _views(store: PatchStore, config: TrainConfig, recipe: Recipe, epoch: int) -
     """Yield what every step of an epoch is shown; it is as long whatever the disk space allowed."""
     ranks = Ranks.found()
     rng = np.random.default_rng((config.seed, epoch))
-    batch, steps = min(config.batch, len(store)), _steps_per_epoch(config)
-    rounds = -(-steps * batch // len(store))
-    order = np.concatenate([rng.permutation(len(store)) for _ in range(rounds)])
+    learnt = store.learnt
+    batch, steps = min(config.batch, len(learnt)), _steps_per_epoch(config)
+    rounds = -(-steps * batch // len(learnt))
+    order = np.concatenate([learnt[rng.permutation(len(learnt))] for _ in range(rounds)])
     if ranks.rank:
         rng = np.random.default_rng((config.seed, epoch, ranks.rank))
     for number in range(steps):

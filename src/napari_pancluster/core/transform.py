@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 FloatArray = NDArray[np.float64]
+
+# Sections are stretched by some tenths. What is stretched twice spans a gap between pieces.
+_MOST_STRETCH = 2.0
 
 
 def _no_displacement() -> NDArray[np.float32]:
@@ -66,6 +70,35 @@ class Transform:
         at: FloatArray = np.asarray(points, np.float64)
         straight = _affine(np.asarray(np.linalg.inv(self.affine), np.float64), at)
         return straight + self._sample(self.inverse_displacement, straight)
+
+    @cached_property
+    def _sound(self) -> NDArray[np.bool_]:
+        """Where (h, w) the displacement neither stretches nor squeezes beyond what tissue does."""
+        if min(self.displacement.shape[1:]) < 2:
+            return np.ones(self.displacement.shape[1:], np.bool_)
+        (rr, rc), (cr, cc) = (np.gradient(u, self.spacing) for u in self.displacement)
+        # The singular values of the 2 × 2 gradient of p + displacement(p).
+        turn = np.hypot(2 + rr + cc, cr - rc) / 2
+        shear = np.hypot(rr - cc, cr + rc) / 2
+        least, most = np.abs(turn - shear), turn + shear
+        return np.asarray((least > 1 / _MOST_STRETCH) & (most < _MOST_STRETCH))
+
+    def sound_over(self, region: Region, mpp: float) -> NDArray[np.bool_]:
+        """Return where in a fixed region (rows, cols) the moving section is tissue, not a gap.
+
+        Where a section broke, the field between its pieces stretches what lies at their ends.
+        """
+        at = []
+        for start, first, count, size in zip(
+            (region.top, region.left),
+            self.origin,
+            region.pixel_shape(mpp),
+            self._sound.shape,
+            strict=True,
+        ):
+            place = (start + (np.arange(count) + 0.5) * mpp - first) / self.spacing
+            at.append(np.rint(place).astype(np.int64).clip(0, size - 1))
+        return self._sound[np.ix_(*at)]
 
     def moving_grid(self, region: Region, mpp: float) -> FloatArray:
         """Return where the pixel centres of a fixed region lie in the moving frame.

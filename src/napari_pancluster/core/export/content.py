@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_pancluster.core.edits import ClusterEdits
 from napari_pancluster.core.embedding import Embedding
+from napari_pancluster.core.flags import agreement, missing
 from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchTable
 from napari_pancluster.core.stack import SlideStack
@@ -33,6 +34,8 @@ class Content:
         Id of the training run.
     sheet
         Per case, what the sample sheet says of it (group, age, …).
+    channels
+        Names of the stains that patches have or lack, in the order of the network.
     """
 
     stacks: Mapping[str, SlideStack]
@@ -46,6 +49,7 @@ class Content:
     nominal: bool
     run: str = ""
     sheet: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
     @property
     def calibrated(self) -> bool:
@@ -69,6 +73,16 @@ class Content:
         if self.embedding is not None:
             coords[self.embedding.rows] = self.embedding.coords
         return coords
+
+    @cached_property
+    def agreement(self) -> NDArray[np.float32]:
+        """(N,) how surely all sections agree at each patch, 0 to 1; NaN where not measured."""
+        return agreement(self.stacks, self.table)
+
+    @cached_property
+    def missing(self) -> NDArray[np.object_]:
+        """(N,) the names of the stains that each patch lacks, joined by semicolons."""
+        return missing(self.latents.present, self.channels)
 
     def label_image(self, number: int) -> NDArray[np.uint8]:
         """Return the map of the case with this number, one pixel a cell: 0 is background."""

@@ -81,6 +81,8 @@ def _patches(content: Content) -> Any:
         "probability": content.clustering.certainty,
         "umap_1": content.umap[:, 0],
         "umap_2": content.umap[:, 1],
+        "confidence": content.agreement,
+        "missing": pd.Categorical(content.missing),
     }
     for column in dict.fromkeys(c for case in cases for c in content.sheet.get(case, {})):
         values = [content.sheet.get(case, {}).get(column, "") for case in cases]

@@ -21,6 +21,8 @@ _PATCHES = (
     "probability",
     "umap_1",
     "umap_2",
+    "confidence",
+    "missing",
 )
 _CLUSTERS = ("case", "label", "name", "color", "patches", "area_mm2", "fraction")
 
@@ -50,7 +52,7 @@ def _patch_rows(content: Content) -> Iterator[tuple[object, ...]]:
             range(rows.start, rows.stop), grid.index, grid.centres, strict=True
         ):
             label = int(content.row_labels[i])
-            at = ["" if np.isnan(v) else f"{v:.4f}" for v in content.umap[i]]
+            numbers = [*content.umap[i], content.agreement[i]]
             yield (
                 grid.case,
                 row,
@@ -60,7 +62,8 @@ def _patch_rows(content: Content) -> Iterator[tuple[object, ...]]:
                 label,
                 content.name(label),
                 f"{certainty[i]:.4f}",
-                *at,
+                *("" if np.isnan(v) else f"{v:.4f}" for v in numbers),
+                content.missing[i],
             )
 
 

@@ -138,7 +138,11 @@ def latents_of(
     parts = yield from _encode_missing(project, orders, grids, latent, scheduler)
     seconds = sum(part.seconds for part in parts.values())
     table = PatchTable(tuple(grids.values()))
-    latents = Latents(np.concatenate([parts[case].encoded.values for case in grids]))
+    values, present = (
+        np.concatenate([getattr(parts[case].encoded, name) for case in grids])
+        for name in ("values", "present")
+    )
+    latents = Latents(values, present)
     rate = len(table) / max(seconds, 1e-9)
     densities = {case: _densities(part.encoded) for case, part in parts.items()}
     summary = {
@@ -339,7 +343,7 @@ def _write_part(path: Path, part: _Part) -> None:
 
 def _read_part(path: Path, shape: tuple[int, int]) -> _Part | None:
     """Return a case that was kept, or None where there is none that can be used."""
-    names = ("values", "od_mean", "od_std")
+    names = ("values", "present", "od_mean", "od_std")
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             encoded = Encoded(**{name: file[name] for name in names})

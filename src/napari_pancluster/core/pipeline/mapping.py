@@ -15,7 +15,7 @@ from napari_pancluster.core.config import EmbedConfig, MapConfig, SelectConfig
 from napari_pancluster.core.embedding import embed
 from napari_pancluster.core.errors import ClusterDoubt, InputError
 from napari_pancluster.core.latents import Clustering
-from napari_pancluster.core.patches import PatchTable
+from napari_pancluster.core.patches import PatchTable, whole_patches
 from napari_pancluster.core.pipeline.applying import apply_model, strangeness
 from napari_pancluster.core.pipeline.encoding import checkpoint_of, doubts_of, encoding, latents_of
 from napari_pancluster.core.pipeline.naming_over import carry_names
@@ -47,8 +47,13 @@ def select_clusters(
     # Clusters are judged where they were found: in the votes of all heads, or in the latents.
     voters = checkpoint.voters
     values = condensed_votes(latents.values, voters) if voters else latents.values
+    whole = np.flatnonzero(whole_patches(latents.present, encoded.table.grid_id))
     scores = yield from select_k(
-        values, encoded.table.grid_id, clusterings, config, zscored=not voters
+        values[whole],
+        encoded.table.grid_id[whole],
+        [clustering.only(whole) for clustering in clusterings],
+        config,
+        zscored=not voters,
     )
     summary = scores_json(scores)
     with project.writing(f"select-k/{run}", (encoded.id,), summary) as folder:

@@ -118,6 +118,7 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         "waiting": float(np.mean(waits)) if waits else None,
         "patches": len(sample.centres),
         "lacking": lacking,
+        "left_out": len(store) - len(store.learnt),
         "unsure": _unsure(stacks, sample, config.least_confidence),
         "doubts": {str(k): list(said) for k, said in found.items() if said},
         "epochs": config.epochs if config.recipe != "baseline" else 0,

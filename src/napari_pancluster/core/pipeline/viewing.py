@@ -44,7 +44,7 @@ def open_results(project: Project, run: str | None = None) -> Task[Results]:
     certainty = {n: np.empty(len(table), np.uint8) for n in checkpoint.ks}
     for rows, part_table in _parts(table, by_case=smoothed):
         yield Progress("Reading the map", rows.start, len(table))
-        part = Latents(latents.values[rows])
+        part = Latents(latents.values[rows], latents.present[rows])
         for n in checkpoint.ks:
             found = cluster(part, checkpoint, n)
             if part_table is not None:
@@ -69,6 +69,8 @@ def open_results(project: Project, run: str | None = None) -> Task[Results]:
         sheet=_sheet_columns(project, [grid.case for grid in table.grids]),
         smoothed=smoothed,
         doubts={n: doubts_of(project, run, n) for n in checkpoint.ks},
+        present=latents.present,
+        channels=checkpoint.stains,
     )
 
 
