@@ -51,6 +51,7 @@ _LEARNING = (
     "consensus",
     "dataset",
     "losses",
+    "means",
     "middles",
     "model",
     "plain_features",

@@ -53,8 +53,8 @@ def test_the_edge_between_two_tissues_lies_where_it_is(
             assert f'PhysicalSizeX="{stride * 0.5}"' in tiff.ome_metadata
         assert labels.shape == (-(-768 // stride), -(-1900 // stride))
         assert labels.dtype == np.uint8 and set(np.unique(labels)) == {1, 2}
-        # A patch over the edge belongs to either side: half a patch, and the cell's own width.
-        assert edge_of(labels) * stride == pytest.approx(1000, abs=max(stride, patch_px / 4))
+        # A patch over the edge belongs to either side: nearly half of it, or the cell's own width.
+        assert edge_of(labels) * stride == pytest.approx(1000, abs=max(stride, 3 * patch_px / 8))
 
 
 def test_latents_do_not_depend_on_how_the_grid_is_read(

@@ -220,6 +220,7 @@ def test_what_lacks_a_stain_is_mapped_and_told_but_not_learnt_from(
         rows, cols = region.pixel_shape(mpp)
         return np.tile(region.left + (np.arange(cols) + 0.5) * mpp < gap_um, (rows, 1))
 
+    monkeypatch.setattr(Transform, "is_sound", False)
     monkeypatch.setattr(Transform, "sound_over", sound)
     judged: list[int] = []
 
@@ -239,13 +240,15 @@ def test_what_lacks_a_stain_is_mapped_and_told_but_not_learnt_from(
     project = make_project(HE=islands, PAS=islands)
     trained = run(run_all(project, train={**tiny, "epochs": 1}))["train"]
     assert learnt and 0 < trained["left_out"] < trained["patches"] / 2
-    assert trained["lacking"] == {"HE": 0.0, "PAS": trained["left_out"] / trained["patches"]}
+    share = trained["left_out"] / trained["patches"]
+    assert trained["lacking"] == {"HE": 0.0, "PAS": pytest.approx(share)}
     run(export(project, tmp_path / "out", ["csv", "h5ad"]))
     with (tmp_path / "out" / "patches.csv").open() as file:
         patches = list(csv.DictReader(file))
-    told = {row["missing"] for row in patches if float(row["x_um"]) > gap_um}
-    assert told == {"PAS"}
-    assert {row["missing"] for row in patches if float(row["x_um"]) < gap_um - 1} == {""}
+    # A patch is 128 µm wide; a tenth of it may be blank.
+    edge = gap_um - 0.4 * 128
+    assert {row["missing"] for row in patches if float(row["x_um"]) > edge} == {"PAS"}
+    assert {row["missing"] for row in patches if float(row["x_um"]) < edge} == {""}
     assert all(0 <= float(row["confidence"]) <= 1 for row in patches)
     assert set(judged) == {sum(row["missing"] == "" for row in patches)}
     obs = anndata.read_h5ad(tmp_path / "out" / "patches.h5ad").obs

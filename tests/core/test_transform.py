@@ -51,3 +51,20 @@ def test_far_outside_the_field_stays_finite(bent: Transform) -> None:
 def test_identity_moves_nothing() -> None:
     points = np.array([[3.0, 4.0], [-5.0, 6.0]])
     assert np.array_equal(Transform.identity("a", "b").to_moving(points), points)
+
+
+def test_pixels_agree_with_points_beyond_the_field_and_at_any_size(bent: Transform) -> None:
+    flat = Transform("HE", "PAS", bent.affine)
+    for transform in (bent, flat):
+        for region, mpp in (
+            (Region(-150, 600, 90 * 3.0, 100 * 3.0), 3.0),
+            (Region(0, 0, 820, 820), 41.0),
+            (Region(399.7, 211.1, 5 * 0.25, 4 * 0.25), 0.25),
+        ):
+            first, at = transform.moving_pixels(region, mpp)
+            rows, cols = region.pixel_shape(mpp)
+            r = region.top + (np.arange(rows) + 0.5) * mpp
+            c = region.left + (np.arange(cols) + 0.5) * mpp
+            points = np.stack(np.meshgrid(r, c, indexing="ij"), -1).reshape(-1, 2)
+            found = (at.reshape(2, -1).T + np.array(first) + 0.5) * mpp
+            assert np.abs(found - transform.to_moving(points)).max() < 1e-3 * mpp

@@ -17,7 +17,7 @@ from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.stack import CHANNELS, LEAST_INSIDE, Block, SlideStack
+from napari_pancluster.core.stack import CHANNELS, Block, SlideStack
 
 _BATCH = 256
 # Pixels read at once; bounds memory whatever the size of the slide.
@@ -76,7 +76,7 @@ def encode(stack: SlideStack, grid: PatchGrid, network: Network) -> Task[Encoded
             origin = np.round([region.top / grid.mpp, region.left / grid.mpp])
             for part in np.array_split(rows, -(-len(rows) // _BATCH)):
                 corner = (_corners(grid, part) - origin).astype(int)
-                patches, present = _cut(block, corner, grid.patch_px)
+                patches, present = _cut(block, corner, grid.patch_px, stack.least_inside)
                 tally.add(patches, present, weighed[part])
                 values[part], shown[part] = _encode_batch(network, patches, present), present
                 done += len(part)
@@ -144,13 +144,19 @@ class _ReadAhead:
         """Read no more; what is being read now is not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _read(self, region: Region) -> Block:
+        """Return pixels whose channels lie last in memory, as the network takes its patches."""
+        block = self._stack.read(region, self._mpp)
+        last = np.ascontiguousarray(block.od.transpose(1, 2, 0))
+        return Block(last.transpose(2, 0, 1), block.inside)
+
     def blocks(
         self, wanted: Iterable[tuple[NDArray[np.int64], Region]]
     ) -> Iterator[tuple[NDArray[np.int64], Region, Block]]:
         """Yield the rows, the region and the pixels of every block."""
         coming = None
         for rows, region in wanted:
-            following = self._thread.submit(self._stack.read, region, self._mpp)
+            following = self._thread.submit(self._read, region)
             if coming is not None:
                 yield coming[0], coming[1], coming[2].result()
             coming = rows, region, following
@@ -191,12 +197,16 @@ class _Tally:
 
 
 def _cut(
-    block: Block, corners: NDArray[np.int64], patch_px: int
+    block: Block, corners: NDArray[np.int64], patch_px: int, least: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return patches (B, C, P, P) of a block, and (B, stains) which stains are present in each."""
-    at = (slice(None), corners[:, 0], corners[:, 1])
-    windows = sliding_window_view(block.od, (patch_px, patch_px), axis=(1, 2))
-    patches = np.ascontiguousarray(windows[at].swapaxes(0, 1))
+    """Return patches (B, C, P, P) of a block, and (B, stains) which stains are present in each.
+
+    Channels lie last in the memory of both.
+    """
+    pixels = block.od.transpose(1, 2, 0)
+    patches = np.empty((len(corners), patch_px, patch_px, pixels.shape[2]), np.float32)
+    for patch, (top, left) in zip(patches, corners, strict=True):
+        patch[:] = pixels[top : top + patch_px, left : left + patch_px]
     present = np.empty((len(corners), len(block.inside)), np.bool_)
     for number, inside in enumerate(block.inside):
         # Most blocks lie wholly inside a slide, or a stain is not there: no need to count pixels.
@@ -204,8 +214,8 @@ def _cut(
             present[:, number] = inside[0, 0]
             continue
         covered = sliding_window_view(inside, (patch_px, patch_px))[corners[:, 0], corners[:, 1]]
-        present[:, number] = covered.mean(axis=(1, 2)) >= LEAST_INSIDE
-    return patches, present
+        present[:, number] = covered.mean(axis=(1, 2)) >= least[number]
+    return patches.transpose(0, 3, 1, 2), present
 
 
 def _encode_batch(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.patches import PatchSample, whole_patches
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.stack import CHANNELS, LEAST_INSIDE, Block, SlideStack
+from napari_pancluster.core.stack import CHANNELS, Block, SlideStack
 from napari_pancluster.core.stain import MAX_OD
 
 # Densities are kept in 8 bits: steps of 0.008, below the noise of an 8-bit scanner.
@@ -101,10 +101,11 @@ def build_store(
         present = np.zeros((shape[0], len(stacks[0].read_names)), np.bool_)
         finished = 0
         for rows, block, corner in _blocks(stacks, sample, mpp, side):
+            least = stacks[int(sample.case_id[rows[0]])].least_inside
             for row, (top, left) in zip(rows, corner, strict=True):
                 codes[row] = np.round(block.od[:, top : top + side, left : left + side] * _CODE)
                 inside = block.inside[:, top : top + side, left : left + side]
-                present[row] = inside.mean(axis=(1, 2)) >= LEAST_INSIDE
+                present[row] = inside.mean(axis=(1, 2)) >= least
             finished += len(rows)
             yield Progress("Cutting patches", finished, shape[0])
         codes.flush()

@@ -67,3 +67,37 @@ def apply_separable(
     narrow = narrow.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
     out = (cols @ narrow).reshape(cols.shape[0], rows.shape[0], channels)
     return np.ascontiguousarray(out.transpose(1, 0, 2), dtype=np.float32)
+
+
+def interpolate(image: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an image at places between its pixels, bilinear; beyond its edge the edge holds.
+
+    Parameters
+    ----------
+    image
+        (H, W, C).
+    at
+        (2, rows, cols) row and col, relative to the centre of the first pixel.
+
+    Returns
+    -------
+    ndarray
+        (C, rows, cols).
+    """
+    # Not on top: torch takes a second or two. It does this in a tenth of the time of scipy, and
+    # for one image on the thread that asks.
+    import torch
+
+    height, width = image.shape[:2]
+    # From -1 at the first pixel's outer edge to 1 at the last one's, col first.
+    grid = np.empty((*at.shape[1:], 2), np.float32)
+    for axis, (places, size) in enumerate(((at[1], width), (at[0], height))):
+        np.multiply(places, np.float32(2 / size), out=grid[..., axis])
+        grid[..., axis] += np.float32(1 / size - 1)
+    with torch.inference_mode():
+        # Sampling a channel at a time is faster, the copy included.
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+        found = torch.nn.functional.grid_sample(
+            pixels, torch.from_numpy(grid)[None], padding_mode="border", align_corners=False
+        )
+    return np.asarray(found[0].numpy())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_pancluster.core.errors import InputError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.lazy import BLOCK_PX, LazyPixels
+from napari_pancluster.core.resample import interpolate
 from napari_pancluster.core.stain import Stain, as_rgb
 from napari_pancluster.core.transform import Transform
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     from napari_pancluster.core.confidence import Confidence
 
-# A stain whose slide covers less of a patch than this counts as missing there.
+# A stain whose slide shows less of a patch than this counts as missing there. Half is enough of the
+# reference, which ends where the map does; a patch that is blank in part looks like no tissue.
 LEAST_INSIDE = 0.5
+_LEAST_INSIDE_MOVING = 0.9
 CHANNELS = 3  # of a stain: red, green and blue density
 
 
@@ -88,6 +91,14 @@ class SlideStack:
     def read_names(self) -> tuple[str, ...]:
         """Names of the stains in the order in which `read` returns them."""
         return self.channels or self.names
+
+    @property
+    def least_inside(self) -> NDArray[np.float64]:
+        """(stains read,) share of a patch that a stain has to show, not to count as missing."""
+        least = [
+            LEAST_INSIDE if n == self.reference else _LEAST_INSIDE_MOVING for n in self.read_names
+        ]
+        return np.array(least)
 
     @property
     def moving(self) -> tuple[Stain, ...]:
@@ -250,22 +261,29 @@ def _read_warped(
     stain: Stain, transform: Transform, region: Region, mpp: float, out: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
     """Fill `out` (3, rows, cols) with a moving stain's density; return where its slide shows it."""
-    grid = transform.moving_grid(region, mpp)
+    first, at = transform.moving_pixels(region, mpp)
+    low, high = at.min(axis=(1, 2)), at.max(axis=(1, 2))
     extent = stain.slide.extent
-    rows_in = (grid[0] >= 0) & (grid[0] <= extent.bottom)
-    inside: NDArray[np.bool_] = rows_in & (grid[1] >= 0) & (grid[1] <= extent.right)
-    inside &= transform.sound_over(region, mpp)
-    if not inside.any():
-        return inside
-    top, left = (np.floor(g[inside].min() / mpp) - 1 for g in grid)
-    bottom, right = (np.ceil(g[inside].max() / mpp) + 1 for g in grid)
-    box = Region.of_pixels(top=top, left=left, rows=bottom - top, cols=right - left, mpp=mpp)
-    from scipy.ndimage import map_coordinates
-
-    source = stain.read(box, mpp)
-    at = np.stack([grid[0] / mpp - top - 0.5, grid[1] / mpp - left - 0.5]).astype(np.float32)
-    warped = np.stack(
-        [map_coordinates(source[..., c], at, order=1, mode="nearest") for c in range(CHANNELS)], -1
-    )
-    out[:] = np.where(inside, stain.density(warped).transpose(2, 0, 1) * stain.gain, 0)
+    # In the pixels of `at`: the slide begins half a pixel before the centre of its first.
+    begins = -0.5 - np.array(first)
+    ends = begins + np.array([extent.bottom, extent.right]) / mpp
+    inside = np.ones(at.shape[1:], np.bool_)
+    for axis in (0, 1):
+        if low[axis] < begins[axis] or high[axis] > ends[axis]:
+            inside &= (at[axis] >= begins[axis]) & (at[axis] <= ends[axis])
+    if not transform.is_sound:
+        inside &= transform.sound_over(region, mpp)
+    whole = bool(inside.all())
+    if not whole:
+        if not inside.any():
+            return inside
+        low, high = at[:, inside].min(axis=1), at[:, inside].max(axis=1)
+    corner, end = np.floor(low) - 1, np.ceil(high) + 2
+    (top, left), (rows, cols) = corner + first, end - corner
+    box = Region.of_pixels(top=float(top), left=float(left), rows=rows, cols=cols, mpp=mpp)
+    at -= corner[:, None, None].astype(np.float32)
+    warped = stain.density(interpolate(stain.read(box, mpp), at).transpose(1, 2, 0))
+    np.multiply(warped.transpose(2, 0, 1), np.float32(stain.gain), out=out)
+    if not whole:
+        out *= inside
     return inside

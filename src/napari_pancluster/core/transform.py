@@ -83,6 +83,11 @@ class Transform:
         least, most = np.abs(turn - shear), turn + shear
         return np.asarray((least > 1 / _MOST_STRETCH) & (most < _MOST_STRETCH))
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether that is so everywhere."""
+        return bool(self._sound.all())
+
     def sound_over(self, region: Region, mpp: float) -> NDArray[np.bool_]:
         """Return where in a fixed region (rows, cols) the moving section is tissue, not a gap.
 
@@ -108,13 +113,45 @@ class Transform:
         ndarray
             (2, rows, cols) in µm of the moving frame.
         """
-        rows, cols = region.pixel_shape(mpp)
-        r = np.asarray(region.top + (np.arange(rows) + 0.5) * mpp, np.float64)
-        c = np.asarray(region.left + (np.arange(cols) + 0.5) * mpp, np.float64)
-        u = self._sample_grid(r, c)
+        first, at = self.moving_pixels(region, mpp)
+        corner = np.asarray(first, np.float64)[:, None, None]
+        return np.asarray((at + corner + 0.5) * mpp, np.float64)
+
+    def moving_pixels(
+        self, region: Region, mpp: float
+    ) -> tuple[tuple[int, int], NDArray[np.float32]]:
+        """Return where the pixel centres of a fixed region lie among pixels of the moving slide.
+
+        Between the samples of the displacement the whole map is bilinear: it is computed there,
+        and interpolated in single precision, relative to a pixel near by.
+
+        Returns
+        -------
+        first
+            (row, col) of that pixel; the one at the slide's corner is (0, 0).
+        at
+            (2, rows, cols) float32, row and col relative to the centre of `first`, in pixels of
+            `mpp`.
+        """
+        starts = (region.top, region.left)
+        (r, by_row), (c, by_col) = (
+            _linear(start + (np.arange(count) + 0.5) * mpp, origin, self.spacing, size)
+            for start, count, origin, size in zip(
+                starts,
+                region.pixel_shape(mpp),
+                self.origin,
+                self.displacement.shape[1:],
+                strict=True,
+            )
+        )
+        u = self.displacement[:, r.sample[:, None], c.sample].astype(np.float64)
         a = self.affine
-        row, col = r[:, None] + u[0], c[None, :] + u[1]
-        return np.stack([a[i, 0] * row + a[i, 1] * col + a[i, 2] for i in (0, 1)])
+        row, col = r.at[:, None] + u[0], c.at + u[1]
+        nodes = np.stack([a[i, 0] * row + a[i, 1] * col + a[i, 2] for i in (0, 1)]) / mpp - 0.5
+        first = np.floor(nodes.min(axis=(1, 2)))
+        near = (nodes - first[:, None, None]).astype(np.float32)
+        at = np.stack([by_row @ np.ascontiguousarray((by_col @ part.T).T) for part in near])
+        return (int(first[0]), int(first[1])), at
 
     def _sample(self, field_: NDArray[np.float32], points: FloatArray) -> FloatArray:
         from scipy.ndimage import map_coordinates
@@ -124,28 +161,40 @@ class Transform:
             [map_coordinates(f, at, output=np.float64, order=1, mode="nearest") for f in field_], 1
         )
 
-    def _sample_grid(self, r: FloatArray, c: FloatArray) -> FloatArray:
-        """Sample the displacement on a grid: separable, hence cheap at full resolution."""
-        height, width = self.displacement.shape[1:]
-        by_row = _linear(r, self.origin[0], self.spacing, height)
-        by_col = _linear(c, self.origin[1], self.spacing, width)
-        return np.stack([(by_col @ (by_row @ f).T).T for f in self.displacement.astype(np.float64)])
-
 
 def _affine(matrix: FloatArray, points: FloatArray) -> FloatArray:
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def _linear(at: FloatArray, origin: float, spacing: float, size: int) -> sparse.csr_array:
-    """Return the (len(at), size) matrix of linear interpolation, the edge value held outside."""
+@dataclass(frozen=True)
+class _Nodes:
+    """Where along an axis (n,), in µm, and the sample of the field that holds there."""
+
+    at: FloatArray
+    sample: NDArray[np.int64]
+
+
+def _linear(
+    at: NDArray[np.floating], origin: float, spacing: float, size: int
+) -> tuple[_Nodes, sparse.csr_array]:
+    """Return nodes around places along an axis, and the (len(at), n) matrix that interpolates.
+
+    Beyond the field, where its edge value holds, nodes go on at the same distance; a field of one
+    sample needs only the first and the last place.
+    """
     from scipy import sparse
 
-    position = np.clip((at - origin) / spacing, 0, size - 1)
-    low = np.minimum(np.floor(position).astype(np.int64), max(size - 2, 0))
-    high = np.minimum(low + 1, size - 1)
-    share = position - low
+    if size == 1:
+        step, start = max(float(at[-1] - at[0]), spacing), float(at[0])
+    else:
+        step, start = spacing, origin
+    position = (at - start) / step
+    low = np.floor(position).astype(np.int64)
+    share = (position - low).astype(np.float32)
+    nodes = np.unique(np.concatenate([low, low + 1]))
+    columns = np.searchsorted(nodes, low)
     n = np.arange(len(at))
-    return sparse.csr_array(
-        (np.concatenate([1 - share, share]), (np.concatenate([n, n]), np.concatenate([low, high]))),
-        shape=(len(at), size),
-    )
+    weights = np.concatenate([1 - share, share])
+    places = (np.concatenate([n, n]), np.concatenate([columns, columns + 1]))
+    matrix = sparse.csr_array((weights, places), shape=(len(at), len(nodes)))
+    return _Nodes(start + nodes * step, nodes.clip(0, size - 1)), matrix
