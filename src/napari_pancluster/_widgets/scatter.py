@@ -110,7 +110,8 @@ class ScatterWidget(QWidget):
         label = QLabel("Colour by")
         label.setBuddy(self._colour)
         self._colour.setToolTip("What the points are coloured by.")
-        self._colour.setMaximumWidth(150)
+        self._colour.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self._colour.setMaximumWidth(220)
         self._colour.setAccessibleName("Colour the points by")
         self._colour.activated.connect(self._on_column)
         native = self.canvas.scene.native
