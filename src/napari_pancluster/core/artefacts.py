@@ -96,7 +96,9 @@ def read_landmarks(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 def write_latents(folder: Path, table: PatchTable, latents: Latents) -> None:
     """Write the latents of all patches, with the table they belong to."""
-    arrays = {f"index_{n}": grid.index for n, grid in enumerate(table.grids)}
+    arrays: dict[str, NDArray[Any]] = {
+        f"index_{n}": grid.index for n, grid in enumerate(table.grids)
+    }
     grids = [
         {
             "case": g.case,
@@ -107,9 +109,11 @@ def write_latents(folder: Path, table: PatchTable, latents: Latents) -> None:
         }
         for g in table.grids
     ]
-    _write(
-        folder, {**arrays, "latents": latents.values, "present": latents.present}, {"grids": grids}
-    )
+    arrays["latents"] = latents.values
+    # An array without a column cannot be written.
+    if latents.present.size:
+        arrays["present"] = latents.present
+    _write(folder, arrays, {"grids": grids})
 
 
 def read_latents(folder: Path) -> tuple[PatchTable, Latents]:

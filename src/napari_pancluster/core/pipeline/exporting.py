@@ -15,7 +15,6 @@ from napari_pancluster.core.export.h5ad import write_h5ad
 from napari_pancluster.core.export.images import write_label_images
 from napari_pancluster.core.export.label_zarr import write_label_zarrs
 from napari_pancluster.core.export.tables import write_tables
-from napari_pancluster.core.pipeline.encoding import checkpoint_of
 from napari_pancluster.core.pipeline.mapping import is_calibrated
 from napari_pancluster.core.pipeline.opening import (
     chosen_run,
@@ -127,5 +126,5 @@ def open_content(project: Project, run: str | None = None) -> Content:
         nominal=any(s.mpp_source == "nominal" for s in stains),
         run=run,
         sheet={case.name: case.extra for case in project.state.cases},
-        channels=checkpoint_of(project, run).stains,
+        channels=tuple(project.state.artefacts[f"train/{run}"].summary.get("stains", ())),
     )
