@@ -34,13 +34,14 @@ def edge_of(labels: np.ndarray) -> float:
     return float(np.argmax(gain))
 
 
-@pytest.mark.parametrize("patch_px", [64, 128])
+@pytest.mark.parametrize(("patch_px", "within"), [(64, 16), (128, 48)])
 def test_the_edge_between_two_tissues_lies_where_it_is(
     two_tissues: Path,
     make_project: Callable[..., Project],
     tiny: dict[str, Any],
     tmp_path: Path,
     patch_px: int,
+    within: int,
 ) -> None:
     project = make_project(HE=two_tissues)
     options = {**tiny, "epochs": 8, "width": 16, "learning_rate": 0.002}
@@ -53,8 +54,8 @@ def test_the_edge_between_two_tissues_lies_where_it_is(
             assert f'PhysicalSizeX="{stride * 0.5}"' in tiff.ome_metadata
         assert labels.shape == (-(-768 // stride), -(-1900 // stride))
         assert labels.dtype == np.uint8 and set(np.unique(labels)) == {1, 2}
-        # A patch over the edge belongs to either side: nearly half of it, or the cell's own width.
-        assert edge_of(labels) * stride == pytest.approx(1000, abs=max(stride, 3 * patch_px / 8))
+        # A patch over the edge belongs to either side: a part of it, or the cell's own width.
+        assert edge_of(labels) * stride == pytest.approx(1000, abs=max(stride, within))
 
 
 def test_latents_do_not_depend_on_how_the_grid_is_read(

@@ -123,9 +123,9 @@ def read_latents(folder: Path) -> tuple[PatchTable, Latents]:
         PatchGrid(**{**g, "shape": tuple(g["shape"])}, index=arrays[f"index_{n}"])
         for n, g in enumerate(facts["grids"])
     ]
-    values = arrays["latents"]
-    present = arrays.get("present", np.zeros((len(values), 0), np.bool_))
-    return PatchTable(tuple(grids)), Latents(values, present)
+    # An earlier version did not keep which stains a patch has.
+    known = {"present": arrays["present"]} if "present" in arrays else {}
+    return PatchTable(tuple(grids)), Latents(arrays["latents"], **known)
 
 
 def write_clustering(folder: Path, clustering: Clustering) -> None:

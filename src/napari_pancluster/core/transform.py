@@ -83,7 +83,7 @@ class Transform:
         least, most = np.abs(turn - shear), turn + shear
         return np.asarray((least > 1 / _MOST_STRETCH) & (most < _MOST_STRETCH))
 
-    @property
+    @cached_property
     def is_sound(self) -> bool:
         """Whether that is so everywhere."""
         return bool(self._sound.all())
