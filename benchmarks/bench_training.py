@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_map import large_project
+from bench_map import drawn_project
 from tables import show
 
 from napari_pancluster.core.config import TrainConfig
@@ -117,7 +117,7 @@ def pace(options: argparse.Namespace) -> list[dict[str, Any]]:
 def memory(size: int, stains: int, patches: int) -> dict[str, Any]:
     """Train for one epoch on a large section in this process; return its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
-        project = large_project(Path(folder), size, stains)
+        project = drawn_project(Path(folder), size, stains)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         given = {"k": 8, "epochs": 1, "patches": patches, "device": "cpu"}
         seconds = run(train_network(project, given))["seconds"]

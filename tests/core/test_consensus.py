@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from napari_pancluster.core.consensus import decide, votes_of
-from napari_pancluster.core.dataset import PatchStore
-from napari_pancluster.core.middles import latents_around, middle_latents
+from napari_pancluster.core.consensus import decide, evidence_of
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.votes import condensed_votes, votes
@@ -48,7 +45,7 @@ def test_a_head_that_erred_is_put_right_by_the_others() -> None:
     more = {k: np.vstack([right, rng.normal(0, 0.1, (k - 4, 16))]) for k in (5, 6, 7, 8)}
     network = network_with({4: 2 * wrong, **{k: 2 * w for k, w in more.items()}})
     assert adjusted_rand_score(truth, labels(network.state_dict(), "heads.0", latents)) < 0.75
-    decided = run(decide(votes_of(network, latents), latents, (4,), seed=0))
+    decided = run(decide(evidence_of(network, latents), latents, (4,), seed=0))
     assert adjusted_rand_score(truth, labels(decided, "decided.4", latents)) > 0.97
 
 
@@ -56,10 +53,10 @@ def test_two_clusters_and_too_few_patches_are_no_trouble() -> None:
     latents, truth = blobs()
     latents, truth = latents[truth < 2], truth[truth < 2]
     network = network_with({2: np.eye(16)[2:4], 4: 2 * np.eye(16)[:4]})
-    decided = run(decide(votes_of(network, latents), latents, (2,), seed=0))
+    decided = run(decide(evidence_of(network, latents), latents, (2,), seed=0))
     assert adjusted_rand_score(truth, labels(decided, "decided.2", latents)) > 0.97
     alike = np.repeat(latents[:1], 8, 0)
-    assert run(decide(votes_of(network, alike), alike, (4,), seed=0)) == {}
+    assert run(decide(evidence_of(network, alike), alike, (4,), seed=0)) == {}
 
 
 def test_the_same_seed_gives_the_same_heads() -> None:
@@ -67,7 +64,7 @@ def test_the_same_seed_gives_the_same_heads() -> None:
     weights = []
     for _ in range(2):
         network = network_with({3: np.eye(16)[:3], 4: np.eye(16)[:4]})
-        weights.append(run(decide(votes_of(network, latents), latents, (3, 4), seed=5)))
+        weights.append(run(decide(evidence_of(network, latents), latents, (3, 4), seed=5)))
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
 
@@ -90,21 +87,24 @@ def test_the_patches_beside_have_their_say() -> None:
     latents, _ = blobs()
     network = network_with({4: np.eye(16)[:4]})
     beside = np.roll(latents, 1, axis=0)
-    alone = [votes_of(network, z) for z in (latents, beside, beside)]
-    assert np.allclose(votes_of(network, latents, beside, beside), np.mean(alone, 0), atol=1e-6)
+    mean = (latents + 2 * beside) / 3
+    mean -= mean.mean(axis=0)
+    known = evidence_of(network, latents, beside, beside)[:, 4:]
+    assert np.allclose(known, mean / np.sqrt(mean.var(axis=0).sum()), atol=1e-5)
 
 
-@pytest.mark.parametrize(("pooling", "apart"), [("texture", 16), ("both", 8)])
-def test_patches_beside_lie_half_a_patch_away(pooling: Any, apart: int) -> None:
-    rng = np.random.default_rng(0)
-    codes = rng.integers(0, 256, (6, 3, 80, 80), np.uint8)
-    network = PatchNetwork(1, (2,), width=4, latent=8, pooling=pooling, patch_px=32)
-    store = PatchStore(codes, np.ones((6, 1), bool), 32)
-    rows = np.array([1, 4])
-    around = run(latents_around(network, store, rows))
-    assert len(around) == 4
-    # The third lies to the right: the middle of crops cut so much further right.
-    moved = PatchStore(codes[:, :, 24:56, 24 + apart : 56 + apart], store.present, 32)
-    expected = run(middle_latents(network, moved, rows))
-    assert np.allclose(around[2], expected, atol=1e-4)
-    assert run(latents_around(network, moved, rows)) == []
+def test_votes_and_latents_weigh_alike() -> None:
+    latents, _ = blobs()
+    known = evidence_of(network_with({4: 5 * np.eye(16)[:4]}), 3 * latents)
+    assert known.shape == (400, 4 + 16)
+    assert known[:, :4].var(axis=0).sum() == pytest.approx(1, abs=1e-3)
+    assert known[:, 4:].var(axis=0).sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_kinds_that_no_head_tells_apart_are_found_in_the_latents() -> None:
+    latents, truth = blobs()
+    # All heads take kinds 0 and 1 for one.
+    blind = np.stack([*np.eye(16)[2:4], np.eye(16)[0] + np.eye(16)[1]])
+    network = network_with({3: 2 * blind, 4: 2 * np.vstack([blind, np.zeros(16)])})
+    decided = run(decide(evidence_of(network, latents), latents, (4,), seed=0))
+    assert adjusted_rand_score(truth, labels(decided, "decided.4", latents)) > 0.9

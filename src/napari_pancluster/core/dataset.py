@@ -100,7 +100,7 @@ def build_store(
         codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.uint8, shape)
         present = np.zeros((shape[0], len(stacks[0].read_names)), np.bool_)
         finished = 0
-        for rows, block, corner in _blocks(stacks, sample, mpp, side):
+        for rows, block, corner in sampled_blocks(stacks, sample, mpp=mpp, side=side):
             least = stacks[int(sample.case_id[rows[0]])].least_inside
             for row, (top, left) in zip(rows, corner, strict=True):
                 codes[row] = np.round(block.od[:, top : top + side, left : left + side] * _CODE)
@@ -123,12 +123,13 @@ def open_store(folder: Path) -> PatchStore:
     return PatchStore(codes, present, patch_px, learnt)
 
 
-def _blocks(
-    stacks: Sequence[SlideStack], sample: PatchSample, mpp: float, side: int
+def sampled_blocks(
+    stacks: Sequence[SlideStack], sample: PatchSample, *, mpp: float, side: int
 ) -> Iterator[tuple[NDArray[np.int64], Block, NDArray[np.int64]]]:
     """Yield rows, the pixels read for them, and each row's corner in those pixels.
 
-    Positions close together share one read; where they are sparse, each is read alone.
+    A row needs `side` px of `mpp` µm a side, about its position of the sample. Positions close
+    together share one read; where they are sparse, each is read alone.
     """
     corners = np.round(sample.centres / mpp - side / 2).astype(np.int64)
     keys = np.column_stack([sample.case_id, corners // _BLOCK_PX])

@@ -1,66 +1,48 @@
-"""The middle patch of every crop of a store, and those beside it, as the map will see them."""
+"""Latents of some patches as the map will see them: those learnt from, and fresh ones."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_pancluster.core.dataset import PatchStore, ViewConfig, view
+from napari_pancluster.core.dataset import PatchStore, ViewConfig, sampled_blocks, view
 from napari_pancluster.core.model import PatchNetwork
+from napari_pancluster.core.patches import PatchSample, whole_patches
 from napari_pancluster.core.plain_features import FeatureNetwork
 from napari_pancluster.core.progress import Progress, Task
+from napari_pancluster.core.stack import SlideStack
 
 # Enough for clusters of half a percent, and a few seconds on a CPU.
-_MOST_PATCHES = 4096
+MOST_PATCHES = 4096
 _BATCH = 128
+# The patch itself and those beside it; a crop holds all of them.
+_SHIFTS = ((0, 0), (-1, 0), (0, -1), (0, 1), (1, 0))
+_CROPS = 32
 _AS_IT_IS = ViewConfig(0, 0.0, turned=False)
 
 
 def evenly(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return rows drawn evenly from these, as many as are enough to tell the clusters."""
-    return rows[np.linspace(0, len(rows) - 1, min(_MOST_PATCHES, len(rows))).astype(np.int64)]
+    return rows[np.linspace(0, len(rows) - 1, min(MOST_PATCHES, len(rows))).astype(np.int64)]
 
 
 def middle_latents(
     network: PatchNetwork | FeatureNetwork, store: PatchStore, rows: NDArray[np.int64]
 ) -> Task[NDArray[np.float32]]:
-    """Return the latents (M, D) of crops, by a network in evaluation mode; it is left in it."""
-    return (yield from _latents(network, store, rows, (0, 0)))
+    """Return the latents (M, D) of the middle patch of crops.
 
-
-def latents_around(
-    network: PatchNetwork, store: PatchStore, rows: NDArray[np.int64]
-) -> Task[list[NDArray[np.float32]]]:
-    """Return the latents (M, D) of the four patches beside the middle one of each crop.
-
-    Half a patch away, where the crops are that wide; none where they are no wider than a patch.
+    The network is put into evaluation mode, and left in it.
     """
-    # What lies in the middle half of a patch decides there, and the rest is its surroundings.
-    apart = store.patch_px // (4 if network.pooling == "both" else 2)
-    shift = min(apart, (store.codes.shape[-1] - store.patch_px) // 2)
-    around: list[NDArray[np.float32]] = []
-    for away in ((-shift, 0), (0, -shift), (0, shift), (shift, 0)) if shift else ():
-        latents = yield from _latents(network, store, rows, away)
-        around.append(latents)
-    return around
-
-
-def _latents(
-    network: PatchNetwork | FeatureNetwork,
-    store: PatchStore,
-    rows: NDArray[np.int64],
-    away: tuple[int, int],
-) -> Task[NDArray[np.float32]]:
-    """Return the latents (M, D) of the patches that lie `away` px from the middle of crops."""
     network.eval()
     side, room = store.patch_px, (store.codes.shape[-1] - store.patch_px) // 2
-    top, left = (room + shift for shift in away)
     values = np.empty((len(rows), network.latent), np.float32)
     rng = np.random.default_rng(0)
     for start in range(0, len(rows), _BATCH):
         some = rows[start : start + _BATCH]
-        codes = store.codes[some, :, top : top + side, left : left + side]
+        codes = store.codes[some, :, room : room + side, room : room + side]
         alone = PatchStore(codes, store.present[some], side)
         seen = view(alone, np.arange(len(some)), _AS_IT_IS, rng).to(network.device)
         with torch.inference_mode():
@@ -68,3 +50,53 @@ def _latents(
         values[start : start + len(some)] = latents.float().cpu().numpy()
         yield Progress("Looking at the clusters", start + len(some), len(rows))
     return values
+
+
+def fresh_latents(
+    network: PatchNetwork,
+    stacks: Sequence[SlideStack],
+    sample: PatchSample,
+    *,
+    mpp: float,
+    patch_px: int,
+) -> Task[NDArray[np.float32]]:
+    """Return the latents (5, M, D) of patches at some positions, and of the four beside each.
+
+    Beside is half a patch away. Positions that lack a stain most of their case have are left out,
+    see `whole_patches`.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    stacks
+        One a case, with the stains of the network, in its order.
+    mpp
+        Pixel size to read at, µm/px.
+    """
+    # What lies in the middle half of a patch decides there, and the rest is its surroundings.
+    apart = patch_px // (4 if network.pooling == "both" else 2)
+    side = patch_px + 2 * apart
+    values = np.empty((len(_SHIFTS), len(sample.centres), network.latent), np.float32)
+    present = np.empty((len(sample.centres), network.stains), np.bool_)
+    done = 0
+    for rows, block, corners in sampled_blocks(stacks, sample, mpp=mpp, side=side):
+        least = stacks[int(sample.case_id[rows[0]])].least_inside
+        for part in np.array_split(np.arange(len(rows)), -(-len(rows) // _CROPS)):
+            for row, (top, left) in zip(rows[part], corners[part], strict=True):
+                inside = block.inside[:, top : top + side, left : left + side]
+                present[row] = inside.mean(axis=(1, 2)) >= least
+            shown = torch.from_numpy(present[rows[part]].astype(np.float32)).to(network.device)
+            for number, shift in enumerate(_SHIFTS):
+                cut = [
+                    block.od[:, top : top + patch_px, left : left + patch_px]
+                    for top, left in corners[part] + (np.array(shift) + 1) * apart
+                ]
+                od = torch.from_numpy(np.stack(cut)).to(network.device)
+                od = od.contiguous(memory_format=torch.channels_last)
+                with torch.inference_mode():
+                    latents = network.encode(network.normalise(od, shown))[1]
+                values[number, rows[part]] = latents.float().cpu().numpy()
+            done += len(part)
+            yield Progress("Looking at the clusters", done, len(sample.centres))
+    return values[:, whole_patches(present, sample.case_id)]

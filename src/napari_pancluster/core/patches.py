@@ -170,9 +170,17 @@ def whole_patches(present: NDArray[np.bool_], case_id: NDArray[np.integer]) -> N
     return whole
 
 
-def sample_positions(tissues: Sequence[TissueMask], count: int, seed: int) -> PatchSample:
-    """Draw `count` positions uniformly in tissue, the same number from every case."""
-    rng = np.random.default_rng(seed)
+def sample_positions(
+    tissues: Sequence[TissueMask], count: int, seed: int, *, draw: int = 0
+) -> PatchSample:
+    """Draw `count` positions uniformly in tissue, the same number from every case.
+
+    Parameters
+    ----------
+    draw
+        Another number draws other positions from the same seed.
+    """
+    rng = np.random.default_rng((seed, draw) if draw else seed)
     per_case = [len(part) for part in np.array_split(np.arange(count), len(tissues))]
     centres = []
     for tissue, wanted in zip(tissues, per_case, strict=True):

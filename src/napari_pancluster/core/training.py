@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from napari_pancluster.core.ahead import Ahead
 from napari_pancluster.core.checkpoint import Checkpoint, Network, make_patch_network
 from napari_pancluster.core.config import TrainConfig
-from napari_pancluster.core.consensus import decide, votes_of
 from napari_pancluster.core.dataset import PatchStore, Views, view
 from napari_pancluster.core.devices import (
     choose_device,
@@ -28,7 +26,6 @@ from napari_pancluster.core.devices import (
     repeatable,
 )
 from napari_pancluster.core.errors import TrainingError
-from napari_pancluster.core.middles import evenly, latents_around, middle_latents
 from napari_pancluster.core.plain_features import fit_baseline
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.ranks import Ranks
@@ -97,19 +94,7 @@ def train(
     finally:
         if pacer is not None:
             pacer.restore()
-    checkpoint = _checkpoint(state.network, config, stains, mpp, tuple(state.history))
-    if config.recipe == "published":
-        return checkpoint
-    rows = evenly(store.learnt)
-    latents = yield from middle_latents(state.network, store, rows)
-    if config.pretraining == 1:
-        # Heads that were never trained have nothing to say.
-        said = latents
-    else:
-        around = yield from latents_around(state.network, store, rows)
-        said = votes_of(state.network, latents, *around)
-    decided = yield from decide(said, latents, config.ks, seed=config.seed)
-    return replace(checkpoint, weights={**checkpoint.weights, **decided})
+    return _checkpoint(state.network, config, stains, mpp, tuple(state.history))
 
 
 def _checkpoint(

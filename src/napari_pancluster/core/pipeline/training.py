@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from napari_pancluster.core.checkpoint import write_checkpoint
+from napari_pancluster.core.checkpoint import Checkpoint, write_checkpoint
 from napari_pancluster.core.config import MapConfig, SelectConfig, TrainConfig
+from napari_pancluster.core.consensus import agreed
 from napari_pancluster.core.dataset import build_store, open_store
 from napari_pancluster.core.devices import choose_device
 from napari_pancluster.core.doubts import doubts
 from napari_pancluster.core.errors import InputError, ProjectError
+from napari_pancluster.core.middles import MOST_PATCHES, fresh_latents
+from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.patches import PatchSample, check_patch_fits, sample_positions
 from napari_pancluster.core.pipeline.mapping import select_clusters
 from napari_pancluster.core.pipeline.opening import (
@@ -40,6 +43,7 @@ from napari_pancluster.core.progress import Progress, Task, run
 from napari_pancluster.core.project import Project
 from napari_pancluster.core.ranks import Ranks
 from napari_pancluster.core.stack import CHANNELS, SlideStack
+from napari_pancluster.core.tissue_mask import TissueMask
 from napari_pancluster.core.training import train
 
 _FINER = 0.99
@@ -105,6 +109,7 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         Ranks.found().tell({**what, "stains": list(stains), "mpp": mpp})
         task = train(store, config, stains=stains, mpp=mpp, folder=folder)
         checkpoint = yield from _watch(task, rates, waits)
+        checkpoint = yield from _decided(checkpoint, config, stacks, tissues)
         cases = tuple(c.name for c in project.state.cases)
         found = yield from doubts(checkpoint, store, sample.case_id, cases)
     finally:
@@ -133,6 +138,28 @@ def _train(project: Project, given: Mapping[str, Any], *, resume: bool) -> Task[
         write_checkpoint(target, checkpoint)
     shutil.rmtree(folder, ignore_errors=True)
     return summary
+
+
+def _decided(
+    checkpoint: Checkpoint,
+    config: TrainConfig,
+    stacks: list[SlideStack],
+    tissues: list[TissueMask],
+) -> Task[Checkpoint]:
+    """Return a checkpoint with the clusters its heads agree on at places not learnt from."""
+    network = checkpoint.network()
+    if config.recipe != "default" or not isinstance(network, PatchNetwork):
+        return checkpoint
+    network.to(choose_device(config.device))
+    count = min(MOST_PATCHES, config.patches)
+    latents = yield from fresh_latents(
+        network,
+        stacks,
+        sample_positions(tissues, count, config.seed, draw=1),
+        mpp=checkpoint.mpp,
+        patch_px=checkpoint.patch_px,
+    )
+    return (yield from agreed(checkpoint, latents))
 
 
 def help_to_train() -> None:
