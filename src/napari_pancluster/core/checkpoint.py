@@ -44,6 +44,24 @@ def make_patch_network(
     )
 
 
+def encode_patches(
+    network: Network, patches: NDArray[np.float32], present: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return the latents (B, D) of densities (B, C, P, P), by a network in evaluation mode.
+
+    Parameters
+    ----------
+    present
+        (B, stains) whether a patch has a stain.
+    """
+    device = network.device
+    with torch.inference_mode():
+        x = torch.from_numpy(patches).to(device, memory_format=torch.channels_last)
+        shown = torch.from_numpy(present.astype(np.float32)).to(device)
+        latents: torch.Tensor = network.encode(network.normalise(x, shown))[1]
+    return latents.float().cpu().numpy()
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What is needed to encode a patch as in training.

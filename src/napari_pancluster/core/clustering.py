@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from napari_pancluster.core.checkpoint import Checkpoint, Network
+from napari_pancluster.core.checkpoint import Checkpoint, Network, encode_patches
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchGrid
@@ -78,7 +77,7 @@ def encode(stack: SlideStack, grid: PatchGrid, network: Network) -> Task[Encoded
                 corner = (_corners(grid, part) - origin).astype(int)
                 patches, present = _cut(block, corner, grid.patch_px, stack.least_inside)
                 tally.add(patches, present, weighed[part])
-                values[part], shown[part] = _encode_batch(network, patches, present), present
+                values[part], shown[part] = encode_patches(network, patches, present), present
                 done += len(part)
                 yield Progress(f"Mapping {grid.case}", done, len(grid.index))
     return Encoded(values, shown, *tally.statistics())
@@ -216,14 +215,3 @@ def _cut(
         covered = sliding_window_view(inside, (patch_px, patch_px))[corners[:, 0], corners[:, 1]]
         present[:, number] = covered.mean(axis=(1, 2)) >= least[number]
     return patches.transpose(0, 3, 1, 2), present
-
-
-def _encode_batch(
-    network: Network, patches: NDArray[np.float32], present: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    device = network.device
-    with torch.inference_mode():
-        x = torch.from_numpy(patches).to(device, memory_format=torch.channels_last)
-        shown = torch.from_numpy(present.astype(np.float32)).to(device)
-        out: NDArray[np.float32] = network.encode(network.normalise(x, shown))[1].cpu().numpy()
-    return out

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_pancluster.core.checkpoint import encode_patches
 from napari_pancluster.core.dataset import PatchStore, ViewConfig, sampled_blocks, view
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.patches import PatchSample, whole_patches
@@ -86,17 +87,12 @@ def fresh_latents(
             for row, (top, left) in zip(rows[part], corners[part], strict=True):
                 inside = block.inside[:, top : top + side, left : left + side]
                 present[row] = inside.mean(axis=(1, 2)) >= least
-            shown = torch.from_numpy(present[rows[part]].astype(np.float32)).to(network.device)
             for number, shift in enumerate(_SHIFTS):
-                cut = [
-                    block.od[:, top : top + patch_px, left : left + patch_px]
-                    for top, left in corners[part] + (np.array(shift) + 1) * apart
-                ]
-                od = torch.from_numpy(np.stack(cut)).to(network.device)
-                od = od.contiguous(memory_format=torch.channels_last)
-                with torch.inference_mode():
-                    latents = network.encode(network.normalise(od, shown))[1]
-                values[number, rows[part]] = latents.float().cpu().numpy()
+                corner = corners[part] + (np.array(shift) + 1) * apart
+                patches = np.stack(
+                    [block.od[:, t : t + patch_px, c : c + patch_px] for t, c in corner]
+                )
+                values[number, rows[part]] = encode_patches(network, patches, present[rows[part]])
             done += len(part)
             yield Progress("Looking at the clusters", done, len(sample.centres))
     return values[:, whole_patches(present, sample.case_id)]

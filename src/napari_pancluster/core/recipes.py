@@ -28,7 +28,7 @@ _HEAVY = 4.0
 # Shares of the published training after which the clusters, and then both, are learnt.
 _PUBLISHED_STAGES = (0.4, 0.7)
 # Share of the default training for which patches of this side do, however large they will be.
-_SMALL_PX, _SMALL_SHARE = 64, 0.85
+_SMALL_PX, _SMALL_SHARE = 64, 0.9
 
 
 @dataclass(frozen=True)
