@@ -110,9 +110,12 @@ class Invariant:
         """Return the side of the patches shown after a share `done` of the training, in px.
 
         The convolutions and what is pooled of them do not know how large a patch is: most of what
-        they learn is learnt on small ones, at a quarter of the time.
+        they learn is learnt on small ones, at a quarter of the time. The last epoch at least is
+        one of patches as they will be.
         """
-        return _SMALL_PX if done < _SMALL_SHARE else self._config.window_px
+        epochs = self._config.epochs
+        small = min(round(_SMALL_SHARE * epochs), epochs - 1)
+        return _SMALL_PX if round(done * epochs) < small else self._config.window_px
 
     def losses(self, network: PatchNetwork, views: Views, done: float) -> Losses:
         """Return the losses of a step."""
