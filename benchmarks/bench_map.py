@@ -193,7 +193,9 @@ def assignments(project: Project, model: Project | None = None) -> np.ndarray[An
     """Return the clusters of a project's own map, or of one by another project's network."""
     run_id = project.runs()[0] if model is None else None
     if model is not None:
-        run_id = run(map_clusters(project, MapConfig(), model=str(model.root)))["run"]
+        # Its own network: one that was applied to it lies beside it.
+        own = f"{model.root}:{model.runs()[0]}"
+        run_id = run(map_clusters(project, MapConfig(), model=own))["run"]
     results = run(open_results(project, run_id))
     return results.assignments[results.k]
 
