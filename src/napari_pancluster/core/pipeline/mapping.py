@@ -44,7 +44,7 @@ def select_clusters(
     encoded = yield from latents_of(project, run, map_config.stride_px)
     latents = encoded.latents
     clusterings = [cluster(latents, checkpoint, k) for k in (ks or checkpoint.ks)]
-    # Clusters are judged where they were found: in the votes of all heads, or in the latents.
+    # Clusters are judged by the votes of all heads; where there are none, by the latents.
     voters = checkpoint.voters
     values = condensed_votes(latents.values, voters) if voters else latents.values
     whole = np.flatnonzero(whole_patches(latents.present, encoded.table.grid_id))
