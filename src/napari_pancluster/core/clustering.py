@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from napari_pancluster.core import heap
 from napari_pancluster.core.checkpoint import Checkpoint, Network, encode_patches
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.latents import Clustering, Latents
@@ -21,6 +22,10 @@ from napari_pancluster.core.stack import CHANNELS, Block, SlideStack
 _BATCH = 256
 # Pixels read at once; bounds memory whatever the size of the slide.
 _BLOCK_PX = 1024
+# Blocks after which freed memory is handed back. Never, the heap's free part grows for minutes (by
+# 0.4 GB in 300 blocks, while what is in use stays the same); after every one costs a tenth of the
+# pace.
+_TRIMMED = 4
 # Patches of a case whose densities are looked at, as many as in training.
 _WEIGHED = 512
 
@@ -71,7 +76,9 @@ def encode(stack: SlideStack, grid: PatchGrid, network: Network) -> Task[Encoded
     tally = _Tally(network.stains * CHANNELS)
     done = 0
     with _ReadAhead(stack, grid.mpp) as reader:
-        for rows, region, block in reader.blocks(_blocks(grid)):
+        for number, (rows, region, block) in enumerate(reader.blocks(_blocks(grid)), 1):
+            if number % _TRIMMED == 0:
+                heap.trim()
             origin = np.round([region.top / grid.mpp, region.left / grid.mpp])
             for part in np.array_split(rows, -(-len(rows) // _BATCH)):
                 corner = (_corners(grid, part) - origin).astype(int)

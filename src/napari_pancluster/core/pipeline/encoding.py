@@ -135,16 +135,10 @@ def latents_of(
     grids = yield from _grids(project, checkpoint, stride, latent)
     orders = {case.name: _order(project, case, run, stride) for case in project.state.cases}
     _forget_old(project)
-    parts = yield from _encode_missing(project, orders, grids, latent, scheduler)
-    seconds = sum(part.seconds for part in parts.values())
+    yield from _encode_missing(project, orders, grids, latent, scheduler)
     table = PatchTable(tuple(grids.values()))
-    values, present = (
-        np.concatenate([getattr(parts[case].encoded, name) for case in grids])
-        for name in ("values", "present")
-    )
-    latents = Latents(values, present)
+    latents, densities, seconds = _together(orders, grids, latent)
     rate = len(table) / max(seconds, 1e-9)
-    densities = {case: _densities(part.encoded) for case, part in parts.items()}
     summary = {
         "stride_px": stride,
         "patches": len(table),
@@ -272,7 +266,7 @@ def _check_memory(cells: float, stride: int, latent: int) -> None:
     """Refuse a map whose latents would not fit into memory, before hours are spent on it."""
     import psutil
 
-    # All of them, and once more while they are put together.
+    # All of them, and those of one case once more while they are put together.
     needed = 2 * cells * latent * 4
     most = psutil.virtual_memory().available * _MEMORY_SHARE
     if needed > most:
@@ -302,25 +296,41 @@ def _encode_missing(
     grids: Mapping[str, PatchGrid],
     latent: int,
     scheduler: str | None,
-) -> Task[dict[str, _Part]]:
-    """Return all cases encoded; those that were kept are not encoded again."""
-    shapes = {c: (len(grids[c].index), latent) for c in orders}
-    found = {case: _read_part(order.part, shapes[case]) for case, order in orders.items()}
-    missing = {c: o.model_dump_json() for c, o in orders.items() if found[c] is None}
+) -> Task[None]:
+    """Encode and keep all cases but those that were kept already."""
+    missing = {
+        case: order.model_dump_json()
+        for case, order in orders.items()
+        if _read_part(order.part, (len(grids[case].index), latent)) is None
+    }
     if missing:
         yield from each_case(
             encode_case, missing, scheduler=scheduler, folder=project.latents_folder()
         )
-    parts = {}
-    for case, order in orders.items():
-        part = found[case] or _read_part(order.part, shapes[case])
+
+
+def _together(
+    orders: Mapping[str, _Order], grids: Mapping[str, PatchGrid], latent: int
+) -> tuple[Latents, dict[str, dict[str, list[float | None]]], float]:
+    """Return the latents of all cases, their densities, and the seconds that encoding took.
+
+    One case is read after the other into its place: no more than one is in memory twice.
+    """
+    starts = np.cumsum([0, *(len(grids[case].index) for case in orders)])
+    values = np.empty((starts[-1], latent), np.float32)
+    present, densities, seconds = [], {}, 0.0
+    for (case, order), start, end in zip(orders.items(), starts, starts[1:], strict=False):
+        part = _read_part(order.part, (end - start, latent))
         if part is None:
             raise ProjectError(
                 f"{order.part}, which holds case {case}, cannot be read here. Check the disk, and "
                 "that all workers write to the same folder as this machine; then map again."
             )
-        parts[case] = part
-    return parts
+        values[start:end] = part.encoded.values
+        present.append(part.encoded.present)
+        densities[case] = _densities(part.encoded)
+        seconds += part.seconds
+    return Latents(values, np.concatenate(present)), densities, seconds
 
 
 def _write_part(path: Path, part: _Part) -> None:
