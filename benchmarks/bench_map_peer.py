@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_map import PATCH, bare_pace, drawn_project
+from bench_map import BATCHES, PATCH, bare_pace, drawn_project
 from tables import show
 from torch import nn
 
@@ -37,17 +37,17 @@ torch.set_num_threads(2)
 task = json.loads(sys.argv[1])
 network = torch.jit.load(task["network"])
 best = {}
-for workers in (0, 1, 2):
+for workers, batch in ((0, 64), (0, 256), (1, 64), (1, 256), (2, 64), (2, 256)):
     wsi = open_wsi(task["slide"], store=None)
     zs.pp.tile_tissues(wsi, task["patch"], stride_px=task["stride"], background_filter=False,
                        tissue_key=None)
     tiles = len(wsi.shapes["tiles"])
     began = time.perf_counter()
-    zs.tl.feature_extraction(wsi, network, model_name="ours", batch_size=256, num_workers=workers,
+    zs.tl.feature_extraction(wsi, network, model_name="ours", batch_size=batch, num_workers=workers,
                              device="cpu", pbar=False)
     pace = tiles / (time.perf_counter() - began)
     if pace > best.get("patches_per_s", 0):
-        best = dict(patches=tiles, patches_per_s=pace, workers=workers)
+        best = dict(patches=tiles, patches_per_s=pace, workers=workers, batch=batch)
 best["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps(best))
 """
@@ -81,14 +81,14 @@ def ours(folder: Path) -> dict[str, Any]:
     """Encode the section in this process."""
     torch.set_num_threads(2)
     project = Project.open(folder / "large")
-    before = bare_pace(project)
+    before = bare_pace(project, BATCHES[0])
     with project.batch():
         encoded = run(latents_of(project, "run", STRIDE))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return {
         "patches": len(encoded.table),
         "patches_per_s": encoded.patches_per_s,
-        "bare_per_s": (before + bare_pace(project)) / 2,
+        "bare_per_s": (before + bare_pace(project, BATCHES[0])) / 2,
         "peak_mb": peak,
     }
 

@@ -37,7 +37,8 @@ class Block:
     ----------
     od
         (stains * 3, rows, cols) optical density, stain by stain; 0 beyond the stain's slide, and
-        where its section would have to be stretched over a gap.
+        where its section would have to be stretched over a gap. Channels lie last in memory, as
+        the network takes its patches.
     inside
         (stains, rows, cols) whether the stain's slide shows the pixel and, where that was asked,
         lies there surely enough.
@@ -177,23 +178,23 @@ class SlideStack:
         """
         rows, cols = region.pixel_shape(mpp)
         names = self.read_names
-        od = np.zeros((len(names) * CHANNELS, rows, cols), np.float32)
+        od = np.zeros((rows, cols, len(names) * CHANNELS), np.float32)
         inside = np.zeros((len(names), rows, cols), np.bool_)
         for i, name in enumerate(names):
             transform = self.transform(name)
             if transform is None:
                 continue
             stain = self.stain(name)
-            channels = od[i * CHANNELS : (i + 1) * CHANNELS]
+            channels = od[..., i * CHANNELS : (i + 1) * CHANNELS]
             if stain.name == self.reference:
-                channels[:] = stain.read_od(region, mpp).transpose(2, 0, 1) * stain.gain
+                np.multiply(stain.read_od(region, mpp), np.float32(stain.gain), out=channels)
                 inside[i] = _inside_slide(stain.slide.extent, region, mpp)
             else:
                 inside[i] = _read_warped(stain, transform, region, mpp, channels)
                 if self.least_confidence and name in self.doubtful & self.confidences.keys():
                     sure = self.confidences[name].over(region, mpp) >= self.least_confidence
                     inside[i] &= sure
-        return Block(od, inside)
+        return Block(od.transpose(2, 0, 1), inside)
 
     def pictures(
         self, names: tuple[str, ...], region: Region, mpp: float
@@ -260,7 +261,7 @@ def _inside_slide(extent: Region, region: Region, mpp: float) -> NDArray[np.bool
 def _read_warped(
     stain: Stain, transform: Transform, region: Region, mpp: float, out: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Fill `out` (3, rows, cols) with a moving stain's density; return where its slide shows it."""
+    """Fill `out` (rows, cols, 3) with a moving stain's density; return where its slide shows it."""
     first, at = transform.moving_pixels(region, mpp)
     low, high = at.min(axis=(1, 2)), at.max(axis=(1, 2))
     extent = stain.slide.extent
@@ -283,7 +284,7 @@ def _read_warped(
     box = Region.of_pixels(top=float(top), left=float(left), rows=rows, cols=cols, mpp=mpp)
     at -= corner[:, None, None].astype(np.float32)
     warped = stain.density(interpolate(stain.read(box, mpp), at).transpose(1, 2, 0))
-    np.multiply(warped.transpose(2, 0, 1), np.float32(stain.gain), out=out)
+    np.multiply(warped, np.float32(stain.gain), out=out)
     if not whole:
-        out *= inside
+        out *= inside[..., None]
     return inside
