@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 
+from napari_pancluster.core.checkpoint import encode_patches
 from napari_pancluster.core.clustering import cluster, encode
 from napari_pancluster.core.config import MapConfig
-from napari_pancluster.core.errors import InputError
+from napari_pancluster.core.errors import InputError, SlideError
 from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.latents import Clustering, Latents
-from napari_pancluster.core.patches import make_grid
+from napari_pancluster.core.model import PatchNetwork
+from napari_pancluster.core.patches import PatchGrid, make_grid
 from napari_pancluster.core.pipeline.encoding import checkpoint_of
 from napari_pancluster.core.pipeline.exporting import export
 from napari_pancluster.core.pipeline.mapping import map_clusters
@@ -23,6 +28,7 @@ from napari_pancluster.core.pipeline.opening import open_stack
 from napari_pancluster.core.pipeline.training import train_network
 from napari_pancluster.core.progress import run
 from napari_pancluster.core.project import Project
+from napari_pancluster.core.stack import Block, SlideStack
 from napari_pancluster.core.tissue_mask import TissueMask
 
 
@@ -71,12 +77,81 @@ def test_latents_do_not_depend_on_how_the_grid_is_read(
     row = len(grid.index) // 2 + 5
     centre = grid.centres[row]
     block = stack.read(Region(centre[0] - 16, centre[1] - 16, 32, 32), 0.5)
-    import torch
-
     with torch.inference_mode():
         x = network.normalise(torch.from_numpy(block.od[None]), torch.ones(1, 1))
         alone = network.encode(x)[1].numpy()[0]
     assert np.allclose(latents[row], alone, atol=1e-3)
+
+
+@pytest.fixture
+def many_blocks(
+    two_tissues: Path, make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> tuple[SlideStack, PatchGrid, PatchNetwork]:
+    """A grid that is read in eight blocks, and a network that was not trained."""
+    monkeypatch.setattr("napari_pancluster.core.clustering._BLOCK_PX", 480)
+    project = make_project(HE=two_tissues)
+    stack = open_stack(project, project.state.cases[0])
+    tissue = TissueMask(np.ones((48, 119), bool), 8.0)
+    grid = make_grid("block", stack.extent, tissue, mpp=0.5, patch_px=64, stride_px=24)
+    torch.manual_seed(0)
+    return stack, grid, PatchNetwork(1, (2,), width=8, latent=16).eval()
+
+
+def test_latents_do_not_hang_on_the_number_of_threads(
+    many_blocks: tuple[SlideStack, PatchGrid, PatchNetwork],
+) -> None:
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(run(encode(*many_blocks)))
+        assert torch.get_num_threads() == threads
+    alone, together = found
+    assert (alone.values == together.values).all()
+    assert (alone.present == together.present).all() and alone.present.any()
+    assert (alone.od_mean == together.od_mean).all() and (alone.od_std == together.od_std).all()
+
+
+def test_threads_that_encode_end_when_nobody_wants_the_map(
+    many_blocks: tuple[SlideStack, PatchGrid, PatchNetwork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    begun = []
+
+    def slow(*given: Any) -> np.ndarray:
+        begun.append(time.perf_counter())
+        time.sleep(0.05)
+        return encode_patches(*given)
+
+    monkeypatch.setattr("napari_pancluster.core.clustering.encode_patches", slow)
+    task = encode(*many_blocks)
+    while next(task).done == 0:
+        pass
+    task.close()
+    closed = time.perf_counter()
+    assert torch.get_num_threads() == 2
+    for thread in threading.enumerate():
+        if thread.name.startswith("mapping"):
+            thread.join(10)
+    # A batch that was about to begin may.
+    assert sum(at > closed for at in begun) <= 2
+
+
+def test_a_slide_that_breaks_in_a_block_ends_the_map(
+    many_blocks: tuple[SlideStack, PatchGrid, PatchNetwork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    stack, grid, network = many_blocks
+    read = SlideStack.read
+
+    def broken(self: SlideStack, region: Region, mpp: float) -> Block:
+        if region.left > 400:
+            raise SlideError("HE.tif cannot be read here.")
+        return read(self, region, mpp)
+
+    monkeypatch.setattr(SlideStack, "read", broken)
+    with pytest.raises(SlideError, match="cannot be read here"):
+        run(encode(stack, grid, network))
+    assert torch.get_num_threads() == 2
 
 
 def test_probabilities_are_those_of_the_head(
