@@ -9,7 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from napari_pancluster.core.checkpoint import encode_patches
-from napari_pancluster.core.dataset import PatchStore, ViewConfig, sampled_blocks, view
+from napari_pancluster.core.dataset import (
+    PatchStore,
+    ViewConfig,
+    sampled_blocks,
+    stains_shown,
+    view,
+)
 from napari_pancluster.core.model import PatchNetwork
 from napari_pancluster.core.patches import PatchSample, whole_patches
 from napari_pancluster.core.plain_features import FeatureNetwork
@@ -84,9 +90,7 @@ def fresh_latents(
     for rows, block, corners in sampled_blocks(stacks, sample, mpp=mpp, side=side):
         least = stacks[int(sample.case_id[rows[0]])].least_inside
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // _CROPS)):
-            for row, (top, left) in zip(rows[part], corners[part], strict=True):
-                inside = block.inside[:, top : top + side, left : left + side]
-                present[row] = inside.mean(axis=(1, 2)) >= least
+            present[rows[part]] = stains_shown(block, corners[part], side, least)
             for number, shift in enumerate(_SHIFTS):
                 corner = corners[part] + (np.array(shift) + 1) * apart
                 patches = np.stack(
