@@ -23,7 +23,7 @@ from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.progress import Progress, Task
 from napari_pancluster.core.stack import CHANNELS, Block, SlideStack
 
-# On a processor, arrays of larger batches leave its caches: half the pace. A GPU wants more.
+# On a processor, arrays of larger batches leave its caches, and a third of the pace is lost.
 _BATCH_CPU, _BATCH = 64, 256
 # A thread holds a block and a batch of patches.
 _MOST_THREADS = 4
