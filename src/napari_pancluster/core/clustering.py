@@ -12,7 +12,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from napari_pancluster.core import heap
@@ -21,7 +20,7 @@ from napari_pancluster.core.geometry import Region
 from napari_pancluster.core.latents import Clustering, Latents
 from napari_pancluster.core.patches import PatchGrid
 from napari_pancluster.core.progress import Progress, Task
-from napari_pancluster.core.stack import CHANNELS, Block, SlideStack
+from napari_pancluster.core.stack import CHANNELS, SlideStack
 
 # On a processor, arrays of larger batches leave its caches, and a third of the pace is lost.
 _BATCH_CPU, _BATCH = 64, 256
@@ -80,10 +79,13 @@ def encode(stack: SlideStack, grid: PatchGrid, network: Network) -> Task[Encoded
     work = _Encoding(stack, grid, network)
     densities = _Tally(network.stains * CHANNELS)
     with _threads(network.device) as pool, work:
-        for block in [pool.submit(work.block, *wanted) for wanted in _blocks(grid)]:
+        blocks = [pool.submit(work.block, *wanted) for wanted in _blocks(grid)]
+        for number, block in enumerate(blocks, 1):
             while not wait([block], _LOOK_S).done:
                 yield work.progress
             densities.join(block.result())
+            if number % _TRIMMED == 0:
+                heap.trim()
             yield work.progress
     return Encoded(work.values, work.shown, *densities.statistics())
 
@@ -169,7 +171,7 @@ class _Encoding:
         self._weighed[np.linspace(0, count - 1, min(_WEIGHED, count)).astype(np.int64)] = True
         self._given_up = threading.Event()
         self._lock = threading.Lock()
-        self._blocks = self._patches = 0
+        self._patches = 0
         on_cpu = network.device.type == "cpu"
         self._batch = _BATCH_CPU if on_cpu else _BATCH
         # A GPU does one thing after the other, whoever asks.
@@ -197,18 +199,14 @@ class _Encoding:
             if self._given_up.is_set():
                 break
             corner = (_corners(grid, part) - origin).astype(int)
-            patches, present = _cut(pixels, corner, grid.patch_px, self._stack.least_inside)
+            patches = pixels.cut(corner, grid.patch_px)
+            present = pixels.shows(corner, grid.patch_px, self._stack.least_inside)
             tally.add(patches, present, self._weighed[part])
             with self._turn:
                 self.values[part] = encode_patches(self._network, patches, present)
             self.shown[part] = present
             with self._lock:
                 self._patches += len(part)
-        with self._lock:
-            self._blocks += 1
-            full = self._blocks % _TRIMMED == 0
-        if full:
-            heap.trim()
         return tally
 
 
@@ -246,25 +244,3 @@ class _Tally:
         count = np.where(count > 0, count, np.nan)
         mean = first / count
         return mean, np.sqrt(np.maximum(second / count - mean**2, 0))
-
-
-def _cut(
-    block: Block, corners: NDArray[np.int64], patch_px: int, least: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return patches (B, C, P, P) of a block, and (B, stains) which stains are present in each.
-
-    Channels lie last in the memory of both.
-    """
-    pixels = block.od.transpose(1, 2, 0)
-    patches = np.empty((len(corners), patch_px, patch_px, pixels.shape[2]), np.float32)
-    for patch, (top, left) in zip(patches, corners, strict=True):
-        patch[:] = pixels[top : top + patch_px, left : left + patch_px]
-    present = np.empty((len(corners), len(block.inside)), np.bool_)
-    for number, inside in enumerate(block.inside):
-        # Most blocks lie wholly inside a slide, or a stain is not there: no need to count pixels.
-        if inside.all() or not inside.any():
-            present[:, number] = inside[0, 0]
-            continue
-        covered = sliding_window_view(inside, (patch_px, patch_px))[corners[:, 0], corners[:, 1]]
-        present[:, number] = covered.mean(axis=(1, 2)) >= least[number]
-    return patches.transpose(0, 3, 1, 2), present

@@ -102,7 +102,7 @@ def build_store(
         finished = 0
         for rows, block, corner in sampled_blocks(stacks, sample, mpp=mpp, side=side):
             least = stacks[int(sample.case_id[rows[0]])].least_inside
-            present[rows] = stains_shown(block, corner, side, least)
+            present[rows] = block.shows(corner, side, least)
             for row, (top, left) in zip(rows, corner, strict=True):
                 codes[row] = np.round(block.od[:, top : top + side, left : left + side] * _CODE)
             finished += len(rows)
@@ -143,17 +143,6 @@ def sampled_blocks(
             region = Region.of_pixels(top=top, left=left, rows=height, cols=width, mpp=mpp)
             block = stacks[int(sample.case_id[part[0]])].read(region, mpp)
             yield part, block, corners[part] - (top, left)
-
-
-def stains_shown(
-    block: Block, corners: NDArray[np.int64], side: int, least: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Return (M, stains) whether a stain shows enough of the `side` px at corners of a block."""
-    shown = np.empty((len(corners), len(block.inside)), np.bool_)
-    for row, (top, left) in zip(shown, corners, strict=True):
-        inside = block.inside[:, top : top + side, left : left + side]
-        row[:] = inside.mean(axis=(1, 2)) >= least
-    return shown
 
 
 def _stain_gain(

@@ -13,7 +13,6 @@ from napari_pancluster.core.dataset import (
     PatchStore,
     ViewConfig,
     sampled_blocks,
-    stains_shown,
     view,
 )
 from napari_pancluster.core.model import PatchNetwork
@@ -90,12 +89,10 @@ def fresh_latents(
     for rows, block, corners in sampled_blocks(stacks, sample, mpp=mpp, side=side):
         least = stacks[int(sample.case_id[rows[0]])].least_inside
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // _CROPS)):
-            present[rows[part]] = stains_shown(block, corners[part], side, least)
+            present[rows[part]] = block.shows(corners[part], side, least)
             for number, shift in enumerate(_SHIFTS):
                 corner = corners[part] + (np.array(shift) + 1) * apart
-                patches = np.stack(
-                    [block.od[:, t : t + patch_px, c : c + patch_px] for t, c in corner]
-                )
+                patches = block.cut(corner, patch_px)
                 values[number, rows[part]] = encode_patches(network, patches, present[rows[part]])
             done += len(part)
             yield Progress("Looking at the clusters", done, len(sample.centres))

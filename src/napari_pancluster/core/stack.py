@@ -47,6 +47,34 @@ class Block:
     od: NDArray[np.float32]
     inside: NDArray[np.bool_]
 
+    def cut(self, corners: NDArray[np.int64], side: int) -> NDArray[np.float32]:
+        """Return the densities (M, stains * 3, side, side) at corners (M, 2); channels lie last."""
+        pixels = self.od.transpose(1, 2, 0)
+        patches = np.empty((len(corners), side, side, pixels.shape[2]), np.float32)
+        for patch, (top, left) in zip(patches, corners, strict=True):
+            patch[:] = pixels[top : top + side, left : left + side]
+        return patches.transpose(0, 3, 1, 2)
+
+    def shows(
+        self, corners: NDArray[np.int64], side: int, least: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Return (M, stains) whether a stain's slide shows enough of the pixels at each corner.
+
+        Parameters
+        ----------
+        least
+            (stains,) share that is enough, see `SlideStack.least_inside`.
+        """
+        shown = np.empty((len(corners), len(self.inside)), np.bool_)
+        for number, inside in enumerate(self.inside):
+            # Most blocks lie wholly inside a slide, or a stain is not there: nothing to count.
+            if inside.all() or not inside.any():
+                shown[:, number] = inside[0, 0]
+                continue
+            covered = [inside[t : t + side, c : c + side].mean() for t, c in corners]
+            shown[:, number] = np.array(covered) >= least[number]
+        return shown
+
 
 @dataclass(frozen=True)
 class SlideStack:
