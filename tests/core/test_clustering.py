@@ -13,7 +13,6 @@ import pytest
 import tifffile
 import torch
 
-from napari_pancluster.core.checkpoint import encode_patches
 from napari_pancluster.core.clustering import cluster, encode
 from napari_pancluster.core.config import MapConfig
 from napari_pancluster.core.errors import InputError, SlideError
@@ -117,12 +116,14 @@ def test_threads_that_encode_end_when_nobody_wants_the_map(
     torch.set_num_threads(2)
     begun = []
 
+    shows = Block.shows
+
     def slow(*given: Any) -> np.ndarray:
         begun.append(time.perf_counter())
         time.sleep(0.05)
-        return encode_patches(*given)
+        return shows(*given)
 
-    monkeypatch.setattr("napari_pancluster.core.clustering.encode_patches", slow)
+    monkeypatch.setattr(Block, "shows", slow)
     task = encode(*many_blocks)
     while next(task).done == 0:
         pass

@@ -134,9 +134,13 @@ class PatchNetwork(nn.Module):
         latents
             (B, latent), standardised.
         """
+        return self.encode_from(self.stages[0](x))
+
+    def encode_from(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode patches of which the first stage's maps (B, width, H / 2, W / 2) are there."""
         statistics = []
-        for stage in self.stages:
-            x = stage(x)
+        for number, stage in enumerate(self.stages):
+            x = stage(x) if number else x
             if self.pooling != "flat":
                 statistics += _mean_and_spread(x)
             if self.pooling == "both":

@@ -214,15 +214,22 @@ class Slide:
     def _copied(
         self, number: int, top: int, left: int, rows: int, cols: int, outside: float
     ) -> NDArray[np.float32]:
-        """Return pixels of a level as they are: what averaging would come to, in half the time."""
-        out = np.full((rows, cols, self.channels), outside, np.float32)
+        """Return pixels of a level as they are: what averaging would come to, in half the time.
+
+        They lie channel by channel in memory, as they are sampled and their density is taken.
+        """
+        out = np.empty((self.channels, rows, cols), np.float32).transpose(1, 2, 0)
         height, width = self.levels[number].shape
         r0, r1 = max(0, top), min(height, top + rows)
         c0, c1 = max(0, left), min(width, left + cols)
+        if (r1 - r0, c1 - c0) != (rows, cols):
+            out[:] = outside
         if r1 > r0 and c1 > c0:
             pixels = self._finite(number, r0, c0, r1 - r0, c1 - c0, outside)
             inner = out[r0 - top : r1 - top, c0 - left : c1 - left]
-            np.multiply(pixels, np.float32(WHITE / self.full_scale), out=inner)
+            for channel in range(self.channels):
+                scale = np.float32(WHITE / self.full_scale)
+                np.multiply(pixels[..., channel], scale, out=inner[..., channel])
         return out
 
     def _finite(

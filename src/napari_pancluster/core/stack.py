@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # reference, which ends where the map does; a patch that is blank in part looks like no tissue.
 LEAST_INSIDE = 0.5
 _LEAST_INSIDE_MOVING = 0.9
+# A whole block's arrays would each be fetched from the system and handed back: half of the time.
+_STRIP_PX = 64
 CHANNELS = 3  # of a stain: red, green and blue density
 
 
@@ -215,7 +217,9 @@ class SlideStack:
             stain = self.stain(name)
             channels = od[..., i * CHANNELS : (i + 1) * CHANNELS]
             if stain.name == self.reference:
-                np.multiply(stain.read_od(region, mpp), np.float32(stain.gain), out=channels)
+                pixels = stain.read(region, mpp)
+                for strip in _strips(rows):
+                    _fill(channels[strip], stain, pixels[strip])
                 inside[i] = _inside_slide(stain.slide.extent, region, mpp)
             else:
                 inside[i] = _read_warped(stain, transform, region, mpp, channels)
@@ -311,8 +315,23 @@ def _read_warped(
     (top, left), (rows, cols) = corner + first, end - corner
     box = Region.of_pixels(top=float(top), left=float(left), rows=rows, cols=cols, mpp=mpp)
     at -= corner[:, None, None].astype(np.float32)
-    warped = stain.density(interpolate(stain.read(box, mpp), at).transpose(1, 2, 0))
-    np.multiply(warped, np.float32(stain.gain), out=out)
+    # Channel by channel in memory, as it is sampled; most are so already.
+    pixels = np.ascontiguousarray(stain.read(box, mpp).transpose(2, 0, 1)).transpose(1, 2, 0)
+    for strip in _strips(len(out)):
+        _fill(out[strip], stain, interpolate(pixels, at[:, strip]).transpose(1, 2, 0))
     if not whole:
         out *= inside[..., None]
     return inside
+
+
+def _strips(rows: int) -> list[slice]:
+    """Return strips of so many rows that what is computed of them stays in a processor's caches."""
+    return [slice(top, top + _STRIP_PX) for top in range(0, rows, _STRIP_PX)]
+
+
+def _fill(out: NDArray[np.float32], stain: Stain, intensity: NDArray[np.float32]) -> None:
+    """Write the densities of intensities (rows, cols, 3) into `out`, which may lie anyhow."""
+    density = stain.density(intensity)
+    # A channel at a time: a third faster where channels lie apart on one side and not on the other.
+    for channel in range(CHANNELS):
+        np.multiply(density[..., channel], np.float32(stain.gain), out=out[..., channel])
