@@ -392,6 +392,28 @@ def test_a_step_that_leaves_the_slides_alone_leaves_layers_and_view_alone(
     assert main.tissue.map.data.shape == main.session.grid.shape
 
 
+def test_a_map_at_another_stride_gets_curves_of_its_own(
+    main: Any, project: Path, wait: Callable[..., None], no_umap: None
+) -> None:
+    main.open_project(project)
+    wait(lambda: main.session.results is not None and _settled(main))
+    panel, shown = main.clusters, []
+    first = main.session.results.scores
+    assert first is not None and not panel.curves.isHidden()
+    main.session.results_changed.connect(
+        lambda: shown.append((panel.curves.isHidden(), panel._how_many.text()))
+    )
+    main.work.map(MapConfig(stride_px=24), 3)
+    wait(lambda: main.session.grid.stride_px == 24 and _settled(main))
+    scores = main.session.results.scores
+    assert not np.array_equal(scores.mean["silhouette"], first.mean["silhouette"])
+    assert main.session.k == 3 and not panel.curves.isHidden()
+    assert panel.curves._scores is scores and "Suggested" in panel._why.text()
+    # Until they are there, it says so instead of offering what there is not.
+    hidden, words = shown[0]
+    assert hidden and "Click" not in words and "Click" in shown[-1][1]
+
+
 def test_a_umap_that_arrives_later_leaves_panel_selection_and_history_alone(
     main: Any, project: Path, wait: Callable[..., None], no_umap: None
 ) -> None:

@@ -45,6 +45,8 @@ _TIPS = (
     "Share of the selected patches.",
 )
 _ROW_PX = 22
+_CHOOSE = "How many clusters? Click a curve to choose."
+_JUDGING = "How many clusters? The curves for this map come when every number has been judged."
 
 
 class ClusterTable(QTableWidget):
@@ -207,6 +209,8 @@ class ClustersPanel(QWidget):
         self.gallery = Gallery(session)
         self.about = AboutBox(session, jobs)
         self.curves = IndexPlot()
+        self._how_many = QLabel()
+        self._how_many.setWordWrap(True)
         self.k = QSpinBox()
         self._state = QLabel()
         self._state.setWordWrap(True)
@@ -274,7 +278,7 @@ class ClustersPanel(QWidget):
         more.addWidget(self.about)
         layout.addWidget(more)
         self.curves.setToolTip("Internal validation indices. Click a curve to look at that k.")
-        layout.addWidget(QLabel("How many clusters? Click a curve to choose."))
+        layout.addWidget(self._how_many)
         layout.addWidget(self.curves)
         layout.addWidget(self._why)
         layout.addStretch()
@@ -354,6 +358,9 @@ class ClustersPanel(QWidget):
         self.setEnabled(results is not None)
         self._refresh_k(ks)
         self.curves.show_scores(results.scores if results else None, self._session.k)
+        scored = results is not None and results.scores is not None
+        self._how_many.setText(_CHOOSE if scored else _JUDGING if results else "")
+        self.curves.setVisible(scored)
         why = results.scores.why if results and results.scores else ""
         self._why.setText(f"Suggested: {why}" if why else "")
         self._on_clusters()

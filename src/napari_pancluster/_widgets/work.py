@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_pancluster._session import Session
 from napari_pancluster._widgets.jobs import Job, Jobs
 from napari_pancluster._widgets.loader import Loader
-from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig
+from napari_pancluster.core.config import EmbedConfig, MapConfig, RegisterConfig, SelectConfig
 from napari_pancluster.core.counterparts import carried_in_words
 from napari_pancluster.core.errors import PanclusterError
 from napari_pancluster.core.overview import Overview, fill_overviews
@@ -217,6 +217,16 @@ class Work(QObject):
             return embed_patches(project, EmbedConfig())
 
         self._start("UMAP", step, quiet=True, gives_way=True)
+
+    def judge(self) -> None:
+        """Compute the validation indices of every number of clusters."""
+
+        def step(project: Project) -> Task[Any]:
+            from napari_pancluster.core.pipeline.mapping import select_clusters
+
+            return select_clusters(project, SelectConfig(), MapConfig())
+
+        self._start("Judging every number of clusters", step, quiet=True, gives_way=True)
 
     def export(
         self,
@@ -464,6 +474,9 @@ class Work(QObject):
             self._session.show_results(results)
         if results.embedding_name != "UMAP":
             self.embed()
+        # Of a map with another stride, whose patches the indices were not computed on.
+        if results.scores is None:
+            self.judge()
 
 
 def _stack_inputs(project: Project, case: str) -> tuple[str, ...]:
