@@ -472,11 +472,12 @@ class Work(QObject):
             self._session.show_embedding(results)
         else:
             self._session.show_results(results)
-        if results.embedding_name != "UMAP":
-            self.embed()
-        # Of a map with another stride, whose patches the indices were not computed on.
+        # Of a map with another stride, whose patches the indices were not computed on. Takes a few
+        # seconds, where the scatter takes a minute.
         if results.scores is None:
             self.judge()
+        if results.embedding_name != "UMAP":
+            self.embed()
 
 
 def _stack_inputs(project: Project, case: str) -> tuple[str, ...]:
