@@ -237,6 +237,7 @@ def shared_convolution(folder: Path, options: argparse.Namespace) -> None:
     od = torch.from_numpy(block.od[None])
     present = torch.ones(1, network.stains)
     corners = [(r, c) for r in range(64, 256, 16) for c in range(64, 256, 16)]
+    rows = []
     with torch.inference_mode():
         alone = torch.cat([od[:, :, r : r + PATCH, c : c + PATCH] for r, c in corners])
         exact = network.encode(network.normalise(alone, present.expand(len(corners), -1)))[1]
@@ -255,25 +256,24 @@ def shared_convolution(folder: Path, options: argparse.Namespace) -> None:
         everything = network.norm(network.pool(network.evenly(torch.cat(parts))))
         all_shown = np.ones(network.stains, np.bool_)
         first = encode_overlapping(network, block.od, np.array(corners), PATCH, all_shown)
-    k = network.heads_k.index(options.tissues)
-    usual = network.logits(exact)[k].argmax(1)
-    rows = []
-    ways = {
-        "the first, borders apart (done)": torch.from_numpy(first),
-        "all four, borders as they come": everything,
-    }
-    for way, latents in ways.items():
-        changed = (usual != network.logits(latents)[k].argmax(1)).float().mean()
-        most = float((exact - latents).abs().max())
-        mean = float((exact - latents).abs().mean())
-        rows.append(
-            {
-                "stages shared": way,
-                "latents differ by (sd), mean": f"{mean:.1e}",
-                "at most": f"{most:.1e}",
-                "clusters that change": float(changed),
-            }
-        )
+        k = network.heads_k.index(options.tissues)
+        usual = network.logits(exact)[k].argmax(1)
+        ways = {
+            "the first, borders apart (done)": torch.from_numpy(first),
+            "all four, borders as they come": everything,
+        }
+        for way, latents in ways.items():
+            changed = (usual != network.logits(latents)[k].argmax(1)).float().mean()
+            most = float((exact - latents).abs().max())
+            mean = float((exact - latents).abs().mean())
+            rows.append(
+                {
+                    "stages shared": way,
+                    "latents differ by (sd), mean": f"{mean:.1e}",
+                    "at most": f"{most:.1e}",
+                    "clusters that change": float(changed),
+                }
+            )
     show(rows)
 
 

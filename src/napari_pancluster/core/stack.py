@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # reference, which ends where the map does; a patch that is blank in part looks like no tissue.
 LEAST_INSIDE = 0.5
 _LEAST_INSIDE_MOVING = 0.9
-# A whole block's arrays would each be fetched from the system and handed back: half of the time.
+# Rows whose densities are made at once: their arrays stay in a processor's caches.
 _STRIP_PX = 64
 CHANNELS = 3  # of a stain: red, green and blue density
 
@@ -325,7 +325,7 @@ def _read_warped(
 
 
 def _strips(rows: int) -> list[slice]:
-    """Return strips of so many rows that what is computed of them stays in a processor's caches."""
+    """Return the strips of an array of so many rows."""
     return [slice(top, top + _STRIP_PX) for top in range(0, rows, _STRIP_PX)]
 
 
