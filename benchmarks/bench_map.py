@@ -109,6 +109,9 @@ def drawn_project(folder: Path, size: int, stains: int) -> Project:
 
 def bare_pace(project: Project, batch: int, seconds: float = 4.0) -> float:
     """Return how many patches a second the network encodes that are in memory already."""
+    # As mapping does: without it a bare pass takes memory from the system in every batch, and is
+    # the slower by up to a half, as it happens to come.
+    heap.keep()
     network = checkpoint_of(project, "run").network()
     (case,) = project.state.cases
     block = open_stack(project, case).read(Region(0, 0, 512, 512), 0.5)
@@ -129,9 +132,6 @@ def bare_pace(project: Project, batch: int, seconds: float = 4.0) -> float:
 def pace(folder: Path, size: int, stains: int, stride: int) -> dict[str, Any]:
     """Map a large section in this process; return pace and peak memory."""
     project = drawn_project(folder, size, stains)
-    # As mapping does: without it a bare pass takes memory from the system in every batch, and is
-    # the slower by up to a half, as it happens to come.
-    heap.keep()
     before = [bare_pace(project, batch) for batch in BATCHES]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     idle = psutil.Process().memory_info().rss
