@@ -114,9 +114,7 @@ def test_threads_that_encode_end_when_nobody_wants_the_map(
     many_blocks: tuple[SlideStack, PatchGrid, PatchNetwork], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(2)
-    begun = []
-
-    shows = Block.shows
+    begun, shows = [], Block.shows
 
     def slow(*given: Any) -> np.ndarray:
         begun.append(time.perf_counter())

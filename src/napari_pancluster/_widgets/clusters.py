@@ -357,12 +357,11 @@ class ClustersPanel(QWidget):
         ks = results.ks if results else (0,)
         self.setEnabled(results is not None)
         self._refresh_k(ks)
-        self.curves.show_scores(results.scores if results else None, self._session.k)
-        scored = results is not None and results.scores is not None
-        self._how_many.setText(_CHOOSE if scored else _JUDGING if results else "")
-        self.curves.setVisible(scored)
-        why = results.scores.why if results and results.scores else ""
-        self._why.setText(f"Suggested: {why}" if why else "")
+        scores = results.scores if results else None
+        self.curves.show_scores(scores, self._session.k)
+        self.curves.setVisible(scores is not None)
+        self._how_many.setText(_CHOOSE if scores else _JUDGING if results else "")
+        self._why.setText(f"Suggested: {scores.why}" if scores else "")
         self._on_clusters()
 
     def _refresh_k(self, ks: Iterable[int]) -> None:

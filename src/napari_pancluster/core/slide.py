@@ -227,8 +227,8 @@ class Slide:
         if r1 > r0 and c1 > c0:
             pixels = self._finite(number, r0, c0, r1 - r0, c1 - c0, outside)
             inner = out[r0 - top : r1 - top, c0 - left : c1 - left]
+            scale = np.float32(WHITE / self.full_scale)
             for channel in range(self.channels):
-                scale = np.float32(WHITE / self.full_scale)
                 np.multiply(pixels[..., channel], scale, out=inner[..., channel])
         return out
 

@@ -315,7 +315,7 @@ def _read_warped(
     (top, left), (rows, cols) = corner + first, end - corner
     box = Region.of_pixels(top=float(top), left=float(left), rows=rows, cols=cols, mpp=mpp)
     at -= corner[:, None, None].astype(np.float32)
-    # Channel by channel in memory, as it is sampled; most are so already.
+    # Channel by channel in memory, or each strip would copy all of it so; most are already.
     pixels = np.ascontiguousarray(stain.read(box, mpp).transpose(2, 0, 1)).transpose(1, 2, 0)
     for strip in _strips(len(out)):
         _fill(out[strip], stain, interpolate(pixels, at[:, strip]).transpose(1, 2, 0))
